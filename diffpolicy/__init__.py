@@ -1,0 +1,1 @@
+"""Diffusion policies for robot control."""

@@ -1,0 +1,96 @@
+"""Conditions: what differs between a clean episode and one that tests a policy, and the draw of it for one episode."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["CONDITIONS", "Condition", "Disturbance", "condition_named", "draw_disturbance"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Ranges from which an episode's disturbance is drawn at its reset; the defaults disturb nothing."""
+
+    name: str = "clean"
+    shove_speed: tuple[float, float] | None = None
+    """Speed given to the object, in a random horizontal direction, while the gripper is forced open [m/s]."""
+    shove_window: tuple[int, int] = (6, 36)
+    """Control step at which the shove comes: first, last + 1."""
+    slip_height: tuple[float, float] | None = None
+    """Height of the object at which the gripper loses it, once an episode [m]."""
+    sensor_noise: float = 0.0
+    """Standard deviation of white noise, as a share of each observed range; the simulator's state stays clean."""
+    action_delay: int = 0
+    """Control steps between a command and its effect."""
+    mass_scale: tuple[float, float] | None = None
+    """Factor on the object's mass, log-uniform."""
+    friction_scale: tuple[float, float] | None = None
+    """Factor on the object's sliding friction, log-uniform."""
+
+
+CONDITIONS: dict[str, Condition] = {
+    condition.name: condition
+    for condition in (
+        Condition(),
+        Condition("shove", shove_speed=(0.7, 1.5)),
+        Condition("slip", slip_height=(0.02, 0.06)),
+        Condition("sensor_noise", sensor_noise=0.01),
+        Condition("action_delay", action_delay=2),
+        Condition("dynamics", mass_scale=(0.5, 2.0), friction_scale=(0.6, 1.4)),
+    )
+}
+
+
+def condition_named(condition: str | Condition) -> Condition:
+    """A condition by its name, or the given one.
+
+    Raises:
+        ValueError: unknown name; the message lists the known ones.
+    """
+    if isinstance(condition, Condition):
+        return condition
+    if condition not in CONDITIONS:
+        near = difflib.get_close_matches(condition, CONDITIONS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown condition {condition!r}: expected one of {', '.join(CONDITIONS)}{hint}")
+    return CONDITIONS[condition]
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What one episode will suffer, drawn once at its reset."""
+
+    shove_step: int = -1  # control step of the shove; -1 never
+    shove_angle: float = 0.0  # direction on the table [rad]
+    shove_speed: float = 0.0  # [m/s]
+    slip_height: float = np.inf  # [m]; infinite never
+    mass_scale: float = 1.0
+    friction_scale: float = 1.0
+
+
+def draw_disturbance(condition: Condition, rng: np.random.Generator) -> Disturbance:
+    """One episode's disturbance.
+
+    Every number is drawn whatever the condition uses, so that the start of an episode and its disturbance
+    depend on the seed alone and conditions can be compared on the same seeds.
+    """
+    step, angle, speed, height, mass, friction = rng.uniform(size=6)
+
+    def between(share: float, limits: tuple[float, float]) -> float:
+        return float(limits[0] + share * (limits[1] - limits[0]))
+
+    def log_between(share: float, limits: tuple[float, float] | None) -> float:
+        return 1.0 if limits is None else float(limits[0] * (limits[1] / limits[0]) ** share)
+
+    shoved = condition.shove_speed is not None
+    return Disturbance(
+        shove_step=int(between(step, condition.shove_window)) if shoved else -1,
+        shove_angle=between(angle, (0.0, 2 * np.pi)),
+        shove_speed=between(speed, condition.shove_speed) if condition.shove_speed else 0.0,
+        slip_height=between(height, condition.slip_height) if condition.slip_height else np.inf,
+        mass_scale=log_between(mass, condition.mass_scale),
+        friction_scale=log_between(friction, condition.friction_scale),
+    )

@@ -1,0 +1,244 @@
+"""The only file that steps physics: N simulations of one task, with whole-state get and set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+import mujoco.batch
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from diffpolicy_envs.condition import Condition, condition_named, draw_disturbance
+from diffpolicy_envs.paths import model_path
+from diffpolicy_envs.task import Array, Ids, Task
+
+__all__ = ["Simulations", "Transition", "action_space", "observation_space"]
+
+FORCED_OPEN = 5  # control steps for which a shove or a slip holds the gripper open
+_NEVER = -1.0
+# columns of an episode's own variables, kept beside MuJoCo's state
+_STEP, _SEED, _COUNT, _SHOVE_STEP, _SHOVE_ANGLE, _SHOVE_SPEED, _SLIP_HEIGHT, _OPEN_LEFT, _QUIET = range(9)
+_EPISODE_COLUMNS = 9
+
+
+class Transition:
+    """What one control step of n simulations gave."""
+
+    __slots__ = ("observation", "reward", "success", "terminated", "terms", "truncated")
+
+    def __init__(
+        self,
+        observation: dict[str, npt.NDArray[np.float32]],
+        terms: dict[str, Array],
+        success: npt.NDArray[np.bool_],
+        truncated: npt.NDArray[np.bool_],
+    ) -> None:
+        self.observation = observation
+        self.terms = terms
+        self.reward: Array = np.sum(list(terms.values()), axis=0)
+        self.success = success
+        self.terminated = success
+        self.truncated = truncated & ~success
+
+
+def observation_space(task: type[Task]) -> spaces.Dict:
+    """Named 1-D float32 boxes with finite bounds."""
+    return spaces.Dict(
+        {
+            name: spaces.Box(np.asarray(low, np.float32), np.asarray(high, np.float32), dtype=np.float32)
+            for name, (low, high) in task.observation.items()
+        }
+    )
+
+
+def action_space(task: type[Task]) -> spaces.Box:
+    """Normalised commands in [-1, 1]."""
+    return spaces.Box(-1.0, 1.0, (task.action_size,), dtype=np.float32)
+
+
+class Simulations:
+    """N simulations of one task under one condition, stepped on MuJoCo's thread pool.
+
+    An episode is a function of (seed, count): ``seed`` as given at a reset, ``count`` the number of resets
+    without a seed since. All that is random in it follows from the two, so they are part of the state.
+
+    The state row (S,) of a simulation holds MuJoCo's integration state with its warm start, the model fields
+    that differ between simulations, the episode's variables and the delay line: a row set into any simulation
+    of the same task continues bit for bit.
+    """
+
+    def __init__(
+        self, task: type[Task], num: int, condition: str | Condition = "clean", threads: int = 0
+    ) -> None:
+        if num < 1:
+            raise ValueError(f"the number of simulations must be at least 1, got {num}")
+        self.condition = condition_named(condition)
+        self.model = mujoco.MjModel.from_xml_path(str(model_path(task.model)))
+        self.batch = mujoco.batch.Batch(self.model, num, threads)
+        self._varied = [self.batch.expand(name) for name in task.fields]
+        self.task = task(self.batch)
+        self.num = num
+        self.step_time = float(self.model.opt.timestep) * task.substeps  # [s]
+        self._low = {k: np.asarray(v[0], np.float64) for k, v in task.observation.items()}
+        self._high = {k: np.asarray(v[1], np.float64) for k, v in task.observation.items()}
+        self._episode = np.zeros((num, _EPISODE_COLUMNS))
+        self._delay = np.zeros((num, self.condition.action_delay, task.action_size))
+        self._noise: dict[tuple[int, int], Array] = {}
+        self._all = np.arange(num)
+
+    # -- episodes ---------------------------------------------------------------------------------------------
+
+    def reset(self, ids: Ids, seeds: Sequence[int | None]) -> dict[str, npt.NDArray[np.float32]]:
+        """Start a new episode in each of ``ids`` (n,); a seed of None continues that simulation's own stream."""
+        for i, seed in zip(ids, seeds, strict=True):
+            if seed is None:
+                self._episode[i, _COUNT] += 1
+            else:
+                self._episode[i, _SEED], self._episode[i, _COUNT] = seed, 0
+        self.batch.reset(ids, keyframe=0, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        rngs = [np.random.default_rng([int(s), int(c)]) for s, c in self._episode[ids][:, [_SEED, _COUNT]]]
+        self.task.place(ids, rngs)
+        self._disturb(ids, rngs)
+        self.batch.forward(ids, stage=int(mujoco.mjtStage.mjSTAGE_VEL))
+        self._delay[ids] = self.task.idle_action(ids)[:, None]
+        return self.observe(ids)
+
+    def _disturb(self, ids: Ids, rngs: list[np.random.Generator]) -> None:
+        drawn = [draw_disturbance(self.condition, rng) for rng in rngs]
+        episode = self._episode
+        episode[ids, _STEP] = 0
+        episode[ids, _SHOVE_STEP] = [d.shove_step for d in drawn]
+        episode[ids, _SHOVE_ANGLE] = [d.shove_angle for d in drawn]
+        episode[ids, _SHOVE_SPEED] = [d.shove_speed for d in drawn]
+        episode[ids, _SLIP_HEIGHT] = [d.slip_height for d in drawn]
+        episode[ids, _OPEN_LEFT] = 0
+        episode[ids, _QUIET] = 0
+        mass = np.array([d.mass_scale for d in drawn])
+        friction = np.array([d.friction_scale for d in drawn])
+        self.task.vary(ids, mass, friction)
+        if self.condition.mass_scale is not None:
+            self.batch.set_const(ids)
+
+    def step(self, ids: Ids, action: npt.ArrayLike) -> Transition:
+        """Advance ``ids`` (n,) by one control step under normalised actions (n, A), clipped to [-1, 1]."""
+        command = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        if command.shape != (len(ids), self.task.action_size) or not np.isfinite(command).all():
+            raise ValueError(
+                f"expected finite actions of shape {(len(ids), self.task.action_size)}, "
+                f"got shape {command.shape} or a NaN"
+            )
+        if self.condition.action_delay:
+            line = np.concatenate([self._delay[ids], command[:, None]], axis=1)
+            command, self._delay[ids] = line[:, 0], line[:, 1:]
+        self.task.control(ids, self._befall(ids, command))
+        self.batch.step(ids, nstep=self.task.substeps, stage=int(mujoco.mjtStage.mjSTAGE_VEL))
+        self._episode[ids, _STEP] += 1
+        return Transition(
+            self.observe(ids),
+            self.task.reward_terms(ids),
+            self.task.success(ids),
+            self._episode[ids, _STEP] >= self.task.max_steps,
+        )
+
+    def _befall(self, ids: Ids, command: Array) -> Array:
+        """Shove and slip where they are due; the command with the gripper forced open meanwhile."""
+        episode = self._episode
+        if self.condition.shove_speed is not None:
+            due = ids[episode[ids, _STEP] == episode[ids, _SHOVE_STEP]]
+            if len(due):
+                self.task.shove(due, episode[due, _SHOVE_ANGLE], episode[due, _SHOVE_SPEED])
+                episode[due, _OPEN_LEFT] = FORCED_OPEN
+        if self.condition.slip_height is not None:
+            due = ids[self.task.lifted(ids) > episode[ids, _SLIP_HEIGHT]]
+            episode[due, _OPEN_LEFT] = FORCED_OPEN
+            episode[due, _SLIP_HEIGHT] = np.inf
+        forced = episode[ids, _OPEN_LEFT] > 0
+        if forced.any():
+            command = np.where(forced[:, None], self.task.release(ids, command), command)
+            episode[ids, _OPEN_LEFT] -= forced
+        return command
+
+    # -- what is seen -----------------------------------------------------------------------------------------
+
+    def observe(self, ids: Ids) -> dict[str, npt.NDArray[np.float32]]:
+        """Observation of ``ids``, name -> (n, O), with the condition's sensor noise, within its bounds."""
+        clean = self.task.observe(ids)
+        if self.condition.sensor_noise:
+            self._add_noise(ids, clean)
+        return {k: np.clip(v, self._low[k], self._high[k]).astype(np.float32) for k, v in clean.items()}
+
+    def _add_noise(self, ids: Ids, clean: dict[str, Array]) -> None:
+        sizes = [v.shape[1] for v in clean.values()]
+        noisy = self._episode[ids, _QUIET] == 0
+        rows = np.stack([self._noise_table(i, sum(sizes))[int(self._episode[i, _STEP])] for i in ids])
+        for name, part in zip(clean, np.split(rows, np.cumsum(sizes)[:-1], axis=1), strict=True):
+            scale = self.condition.sensor_noise * (self._high[name] - self._low[name])
+            clean[name] = clean[name] + noisy[:, None] * scale * part
+
+    def _noise_table(self, i: int, size: int) -> Array:
+        """White noise (T + 1, size) of the episode that simulation ``i`` runs."""
+        key = (int(self._episode[i, _SEED]), int(self._episode[i, _COUNT]))
+        if key not in self._noise:
+            if len(self._noise) > 4 * self.num:
+                self._noise.clear()
+            rng = np.random.default_rng([*key, 1])
+            self._noise[key] = rng.standard_normal((self.task.max_steps + 1, size))
+        return self._noise[key]
+
+    def expert(self, ids: Ids) -> npt.NDArray[np.float32]:
+        """Scripted expert's normalised actions (n, A), from the true state."""
+        return self.task.expert(ids).astype(np.float32)
+
+    # -- whole state ------------------------------------------------------------------------------------------
+
+    @property
+    def state_size(self) -> int:
+        """Length S of a state row."""
+        fields = sum(f[0].size for f in self._varied)
+        return int(self.batch.nstate + fields + _EPISODE_COLUMNS + self._delay[0].size)
+
+    def get_state(self, ids: Ids) -> Array:
+        """State rows (n, S) of ``ids``."""
+        n = len(ids)
+        fields = [f[ids].reshape(n, -1) for f in self._varied]
+        rest = [self._episode[ids], self._delay[ids].reshape(n, -1)]
+        return np.concatenate([self.batch.state[ids], *fields, *rest], axis=1)
+
+    def set_state(self, ids: Ids, states: npt.ArrayLike) -> dict[str, npt.NDArray[np.float32]]:
+        """Continue ``ids`` from state rows (n, S); returns the observation there.
+
+        Raises:
+            ValueError: rows of another task or condition (their length differs), or not finite.
+        """
+        rows = np.asarray(states, dtype=np.float64)
+        if rows.shape != (len(ids), self.state_size):
+            raise ValueError(
+                f"expected states of shape {(len(ids), self.state_size)}, got {rows.shape}; "
+                "states fit only the task and the action delay that they were saved under"
+            )
+        sizes = [self.batch.nstate, *(f[0].size for f in self._varied), _EPISODE_COLUMNS]
+        physics, *fields, episode, delay = np.split(rows, np.cumsum(sizes), axis=1)
+        self.batch.state[ids] = physics
+        for target, values in zip(self._varied, fields, strict=True):
+            target[ids] = values.reshape(len(ids), *target.shape[1:])
+        self._episode[ids] = episode
+        self._delay[ids] = delay.reshape(len(ids), *self._delay.shape[1:])
+        if self._varied:
+            self.batch.set_const(ids)
+        self.batch.forward(ids, stage=int(mujoco.mjtStage.mjSTAGE_VEL))
+        return self.observe(ids)
+
+    def undisturbed(self, states: npt.ArrayLike) -> Array:
+        """The same states (n, S) with no shove, slip or sensor noise still to come: what a labeller continues.
+
+        Mass, friction and delay stay: they belong to the world, not to the future.
+        """
+        rows = np.array(states, dtype=np.float64)
+        start = int(self.batch.nstate + sum(f[0].size for f in self._varied))
+        rows[:, start + _SHOVE_STEP] = _NEVER
+        rows[:, start + _SLIP_HEIGHT] = np.inf
+        rows[:, start + _OPEN_LEFT] = 0
+        rows[:, start + _QUIET] = 1
+        return rows
