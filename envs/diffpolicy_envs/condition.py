@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-__all__ = ["CONDITIONS", "Condition", "Disturbance", "condition_named", "draw_disturbance"]
+__all__ = ["CONDITIONS", "Condition", "Disturbance", "checked_seed", "condition_named", "draw_disturbance"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,17 @@ class Disturbance:
     slip_height: float = np.inf  # [m]; infinite never
     mass_scale: float = 1.0
     friction_scale: float = 1.0
+
+
+def checked_seed(seed: Any) -> int:
+    """The seed of an episode, which is kept in a float64 state row.
+
+    Raises:
+        ValueError: not an integer from 0 to 2**53 - 1.
+    """
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**53:
+        raise ValueError(f"expected a seed that is an integer from 0 to 2**53 - 1, got {seed!r}")
+    return int(seed)
 
 
 def draw_disturbance(condition: Condition, rng: np.random.Generator) -> Disturbance:

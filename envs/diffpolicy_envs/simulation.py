@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from diffpolicy_envs.condition import Condition, condition_named, draw_disturbance
+from diffpolicy_envs.condition import Condition, checked_seed, condition_named, draw_disturbance
 from diffpolicy_envs.paths import model_path
 from diffpolicy_envs.task import Array, Ids, Task
 
 __all__ = ["Simulations", "Transition", "action_space", "observation_space"]
 
 FORCED_OPEN = 5  # control steps for which a shove or a slip holds the gripper open
-_NEVER = -1.0
+_NEVER = -1.0  # no shove is due
+_UNREACHED = 1e6  # a height at which nothing slips [m]
 # columns of an episode's own variables, kept beside MuJoCo's state
 _STEP, _SEED, _COUNT, _SHOVE_STEP, _SHOVE_ANGLE, _SHOVE_SPEED, _SLIP_HEIGHT, _OPEN_LEFT, _QUIET = range(9)
 _EPISODE_COLUMNS = 9
@@ -69,9 +70,7 @@ class Simulations:
     of the same task continues bit for bit.
     """
 
-    def __init__(
-        self, task: type[Task], num: int, condition: str | Condition = "clean", threads: int = 0
-    ) -> None:
+    def __init__(self, task: type[Task], num: int, condition: str | Condition = "clean", threads: int = 0) -> None:
         if num < 1:
             raise ValueError(f"the number of simulations must be at least 1, got {num}")
         self.condition = condition_named(condition)
@@ -92,7 +91,7 @@ class Simulations:
 
     def reset(self, ids: Ids, seeds: Sequence[int | None]) -> dict[str, npt.NDArray[np.float32]]:
         """Start a new episode in each of ``ids`` (n,); a seed of None continues that simulation's own stream."""
-        for i, seed in zip(ids, seeds, strict=True):
+        for i, seed in zip(ids, [None if s is None else checked_seed(s) for s in seeds], strict=True):
             if seed is None:
                 self._episode[i, _COUNT] += 1
             else:
@@ -112,7 +111,7 @@ class Simulations:
         episode[ids, _SHOVE_STEP] = [d.shove_step for d in drawn]
         episode[ids, _SHOVE_ANGLE] = [d.shove_angle for d in drawn]
         episode[ids, _SHOVE_SPEED] = [d.shove_speed for d in drawn]
-        episode[ids, _SLIP_HEIGHT] = [d.slip_height for d in drawn]
+        episode[ids, _SLIP_HEIGHT] = [min(d.slip_height, _UNREACHED) for d in drawn]
         episode[ids, _OPEN_LEFT] = 0
         episode[ids, _QUIET] = 0
         mass = np.array([d.mass_scale for d in drawn])
@@ -153,7 +152,7 @@ class Simulations:
         if self.condition.slip_height is not None:
             due = ids[self.task.lifted(ids) > episode[ids, _SLIP_HEIGHT]]
             episode[due, _OPEN_LEFT] = FORCED_OPEN
-            episode[due, _SLIP_HEIGHT] = np.inf
+            episode[due, _SLIP_HEIGHT] = _UNREACHED
         forced = episode[ids, _OPEN_LEFT] > 0
         if forced.any():
             command = np.where(forced[:, None], self.task.release(ids, command), command)
@@ -172,7 +171,8 @@ class Simulations:
     def _add_noise(self, ids: Ids, clean: dict[str, Array]) -> None:
         sizes = [v.shape[1] for v in clean.values()]
         noisy = self._episode[ids, _QUIET] == 0
-        rows = np.stack([self._noise_table(i, sum(sizes))[int(self._episode[i, _STEP])] for i in ids])
+        steps = np.minimum(self._episode[ids, _STEP], self.task.max_steps).astype(int)  # one may step on past the end
+        rows = np.stack([self._noise_table(i, sum(sizes))[step] for i, step in zip(ids, steps, strict=True)])
         for name, part in zip(clean, np.split(rows, np.cumsum(sizes)[:-1], axis=1), strict=True):
             scale = self.condition.sensor_noise * (self._high[name] - self._low[name])
             clean[name] = clean[name] + noisy[:, None] * scale * part
@@ -213,9 +213,9 @@ class Simulations:
             ValueError: rows of another task or condition (their length differs), or not finite.
         """
         rows = np.asarray(states, dtype=np.float64)
-        if rows.shape != (len(ids), self.state_size):
+        if rows.shape != (len(ids), self.state_size) or not np.isfinite(rows).all():
             raise ValueError(
-                f"expected states of shape {(len(ids), self.state_size)}, got {rows.shape}; "
+                f"expected finite states of shape {(len(ids), self.state_size)}, got shape {rows.shape} or a NaN; "
                 "states fit only the task and the action delay that they were saved under"
             )
         sizes = [self.batch.nstate, *(f[0].size for f in self._varied), _EPISODE_COLUMNS]
@@ -238,7 +238,7 @@ class Simulations:
         rows = np.array(states, dtype=np.float64)
         start = int(self.batch.nstate + sum(f[0].size for f in self._varied))
         rows[:, start + _SHOVE_STEP] = _NEVER
-        rows[:, start + _SLIP_HEIGHT] = np.inf
+        rows[:, start + _SLIP_HEIGHT] = _UNREACHED
         rows[:, start + _OPEN_LEFT] = 0
         rows[:, start + _QUIET] = 1
         return rows

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from diffpolicy_envs.condition import Condition
+from diffpolicy_envs.condition import Condition, checked_seed
 from diffpolicy_envs.picture import Picture
 from diffpolicy_envs.simulation import Simulations, action_space, observation_space
 from diffpolicy_envs.task import Array, Task
@@ -18,7 +18,7 @@ __all__ = ["TaskEnv"]
 Observation = dict[str, npt.NDArray[np.float32]]
 
 
-class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
+class TaskEnv(gymnasium.Env[Any, Any]):
     """One simulation of a task.
 
     Args:
@@ -29,7 +29,7 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         camera: a camera of the model; the task's own by default.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (gymnasium's own)
 
     def __init__(
         self,
@@ -46,15 +46,16 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self.render_mode = render_mode
         self._picture = Picture(self.simulations, render_mode, width, height, camera)
         self._ids = np.arange(1)
+        self._seeded = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode: the one that ``seed`` names, or the next of this environment's own stream."""
-        first = self._np_random is None
-        super().reset(seed=seed, options=options)
-        if seed is None and first:
+        super().reset(seed=None if seed is None else checked_seed(seed), options=options)
+        if seed is None and not self._seeded:
             seed = int(self.np_random.integers(2**31))
+        self._seeded = True
         observation = self.simulations.reset(self._ids, [seed])
         return _first(observation), {}
 
@@ -73,17 +74,19 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
 
     def expert(self) -> npt.NDArray[np.float32]:
         """Scripted expert's action (A,) in the present state."""
-        return self.simulations.expert(self._ids)[0]
+        return np.asarray(self.simulations.expert(self._ids)[0])
 
     def get_state(self) -> Array:
         """Whole state (S,)."""
-        return self.simulations.get_state(self._ids)[0]
+        return np.asarray(self.simulations.get_state(self._ids)[0])
 
     def set_state(self, state: npt.ArrayLike) -> Observation:
         """Continue from a state (S,); returns the observation there."""
-        return _first(self.simulations.set_state(self._ids, np.asarray(state)[None]))
+        observation = self.simulations.set_state(self._ids, np.asarray(state)[None])
+        self._seeded = True
+        return _first(observation)
 
-    def render(self) -> npt.NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> npt.NDArray[np.uint8] | None:
         """The picture (height, width, 3), or None without a render mode."""
         return self._picture.draw(0)
 

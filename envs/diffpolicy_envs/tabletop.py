@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -31,7 +32,7 @@ class TabletopTask(Task):
     Observation: ``robot`` (9,) position of the tool [m], cosine and sine of its yaw, velocity [m/s], opening
     [m]; ``object`` (12,) position [m], first two columns of its rotation matrix turned into the object's
     canonical orientation (the symmetric equal that is nearest to the identity), velocity [m/s]; ``goal``
-    (3,) position [m].
+    (3,) position [m]; ``relative`` (6,) from the tool to the object and from the object to the goal [m].
     """
 
     substeps = 10
@@ -48,6 +49,7 @@ class TabletopTask(Task):
             [0.8, 0.4, 0.4, 1, 1, 1, 1, 1, 1, 1.5, 1.5, 1.5],
         ),
         "goal": ([0.2, -0.4, -0.05], [0.8, 0.4, 0.4]),
+        "relative": ([-0.3] * 6, [0.3] * 6),
     }
     fields = ("body_mass", "body_inertia", "geom_friction")
 
@@ -78,7 +80,7 @@ class TabletopTask(Task):
     def tool_yaw(self, ids: Ids) -> Array:
         """Yaw of the hand (n,) [rad]."""
         x = self._sensor["tool_x"][ids]
-        return np.arctan2(x[:, 1], x[:, 0])
+        return np.asarray(np.arctan2(x[:, 1], x[:, 0]))
 
     def opening(self, ids: Ids) -> Array:
         """Distance between the pads (n,) [m]."""
@@ -160,7 +162,9 @@ class TabletopTask(Task):
             [self.object_position(ids), rotation[:, :, 0], rotation[:, :, 1], self.object_velocity(ids)],
             axis=1,
         )
-        return {"robot": robot, "object": thing, "goal": self.goal(ids)}
+        tool, cube, goal = self.tool(ids), self.object_position(ids), self.goal(ids)
+        relative = np.concatenate([cube - tool, goal - cube], axis=1)
+        return {"robot": robot, "object": thing, "goal": goal, "relative": relative}
 
 
 def bounded_step(current: Array, desired: Array, limit: float) -> Array:
@@ -199,13 +203,12 @@ def canonical_cube_rotation(rotation: Array) -> Array:
 
 
 def _cube_group() -> list[tuple[list[int], list[float]]]:
-    group = []
-    for columns in ([0, 1, 2], [1, 2, 0], [2, 0, 1], [1, 0, 2], [0, 2, 1], [2, 1, 0]):
-        parity = np.linalg.det(np.eye(3)[:, columns])
-        for s0 in (1.0, -1.0):
-            for s1 in (1.0, -1.0):
-                group.append((columns, [s0, s1, float(np.round(parity * s0 * s1))]))
-    return group
+    parity = {c: float(np.round(np.linalg.det(np.eye(3)[:, c]))) for c in itertools.permutations(range(3))}
+    return [
+        (list(columns), [s0, s1, sign * s0 * s1])
+        for columns, sign in parity.items()
+        for s0, s1 in itertools.product((1.0, -1.0), repeat=2)
+    ]
 
 
 _CUBE_GROUP = _cube_group()

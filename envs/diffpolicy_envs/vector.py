@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from diffpolicy_envs.condition import Condition
+from diffpolicy_envs.condition import Condition, checked_seed
 from diffpolicy_envs.picture import Picture
 from diffpolicy_envs.simulation import Simulations, Transition, action_space, observation_space
 from diffpolicy_envs.task import Array, Ids, Task
@@ -70,6 +70,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         self._picture = Picture(self.simulations, render_mode, width, height, camera)
         self._all = np.arange(num_envs)
         self._done = np.zeros(num_envs, dtype=bool)
+        self._seeded = np.zeros(num_envs, dtype=bool)
 
     # -- gymnasium --------------------------------------------------------------------------------------------
 
@@ -81,24 +82,24 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start episodes everywhere, or where ``options["reset_mask"]`` (N,) is true.
 
-        An integer seed gives simulation i the seed ``seed + i``, as gymnasium's vector environments do.
+        An integer seed gives simulation i the seed ``seed + i``, as gymnasium's vector environments do; without
+        one, a simulation goes on with its own stream of episodes.
         """
-        first = self._np_random is None
-        mask = self._mask(options)
-        ids = np.flatnonzero(mask)
-        if seed is None and first:
-            seed = int(self.np_random.integers(2**31))
+        ids = np.flatnonzero(self._mask(options))
         if seed is None:
             seeds: list[int | None] = [None] * self.num_envs
-        elif isinstance(seed, int | np.integer):
-            super().reset(seed=int(seed))
-            seeds = [int(seed) + i for i in range(self.num_envs)]
-        else:
+        elif isinstance(seed, Sequence | np.ndarray):
             seeds = list(seed)
             if len(seeds) != self.num_envs:
                 raise ValueError(f"expected {self.num_envs} seeds, one per simulation, got {len(seeds)}")
+        else:
+            super().reset(seed=checked_seed(seed))
+            seeds = [int(seed) + i for i in range(self.num_envs)]
+        if any(seeds[i] is None and not self._seeded[i] for i in ids):
+            base = int(self.np_random.integers(2**31))
+            seeds = [base + i if s is None and not self._seeded[i] else s for i, s in enumerate(seeds)]
         self.simulations.reset(ids, [seeds[i] for i in ids])
-        self._done[ids] = False
+        self._seeded[ids], self._done[ids] = True, False
         return self.simulations.observe(self._all), {}
 
     def _mask(self, options: dict[str, Any] | None) -> Flags:
@@ -130,9 +131,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
             return self.simulations.observe(self._all), zeros, zeros.astype(bool), zeros.astype(bool), {}
         return self._outcome(live, self.simulations.step(live, actions[live]))
 
-    def _outcome(
-        self, ids: Ids, result: Transition
-    ) -> tuple[Observation, Floats, Flags, Flags, dict[str, Any]]:
+    def _outcome(self, ids: Ids, result: Transition) -> tuple[Observation, Floats, Flags, Flags, dict[str, Any]]:
         observation = result.observation
         if len(ids) < self.num_envs:
             observation = self.simulations.observe(self._all)
@@ -161,6 +160,8 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         for name in keys:
             final_info[name] = np.where(done, info[name], np.zeros_like(info[name]))
             final_info[f"_{name}"] = done.copy()
+            info[name] = np.where(done, np.zeros_like(info[name]), info[name])
+            info[f"_{name}"] = info[f"_{name}"] & ~done
         info.update(final_obs=final, _final_obs=done.copy(), final_info=final_info, _final_info=done.copy())
         ids = np.flatnonzero(done)
         self.simulations.reset(ids, [None] * len(ids))
@@ -173,7 +174,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         full[ids] = values
         return full
 
-    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
         """Pictures (height, width, 3) of all simulations, or None without a render mode."""
         if self.render_mode is None:
             return None
@@ -199,7 +200,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         """Continue ``ids`` (all by default) from state rows; returns the observation of all simulations."""
         ids = self._all if ids is None else np.asarray(ids)
         self.simulations.set_state(ids, states)
-        self._done[ids] = False
+        self._seeded[ids], self._done[ids] = True, False
         return self.simulations.observe(self._all)
 
     def undisturbed(self, states: npt.ArrayLike) -> Array:

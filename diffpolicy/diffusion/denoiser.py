@@ -1,0 +1,99 @@
+"""What a network's output means: the conversion of eps, v, x0 and flow predictions to a clean chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from diffpolicy.diffusion.schedule import Schedule
+from diffpolicy.errors import InputError
+
+__all__ = ["ALPHA_MIN", "PREDICTIONS", "Denoiser", "Prediction"]
+
+ALPHA_MIN = 1e-3  # an eps prediction is divided by alpha, which is not let below this
+OUT_MIN = 1e-4  # the least |c_out| that a loss weight is computed with
+
+Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A linear target y = p eps + q x0, and its inverse x0 = c_skip x + c_out y."""
+
+    mix: Pair  # (alpha, sigma) -> (p, q)
+    scalings: Pair  # (alpha, sigma) -> (c_skip, c_out)
+
+    def target(self, clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """What a perfect network would put out for this clean chunk and noise; all broadcast together."""
+        p, q = self.mix(alpha, sigma)
+        return p * noise + q * clean
+
+    def clean(self, x: Tensor, y: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The clean chunk which an output `y` stands for at the noisy chunk `x`; all broadcast together."""
+        skip, out = self.scalings(alpha, sigma)
+        return skip * x + out * y
+
+
+def _eps(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    alpha = alpha.clamp(min=ALPHA_MIN)
+    return 1 / alpha, -sigma / alpha
+
+
+def _v(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    total = alpha.square() + sigma.square()
+    return alpha / total, -sigma / total
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    # the noise itself (arXiv:2006.11239)
+    "eps": Prediction(lambda a, s: (torch.ones_like(a), torch.zeros_like(s)), _eps),
+    # v = alpha eps - sigma x0 (arXiv:2202.00512, appendix D)
+    "v": Prediction(lambda a, s: (a, -s), _v),
+    # the clean chunk itself
+    "x0": Prediction(lambda a, s: (torch.zeros_like(a), torch.ones_like(s)),
+                     lambda a, s: (torch.zeros_like(a), torch.ones_like(s))),
+    # u = eps - x0, flow matching's velocity on straight lines (arXiv:2210.02747)
+    "flow": Prediction(lambda a, s: (torch.ones_like(a), -torch.ones_like(s)),
+                       lambda a, s: (1 / (a + s), -s / (a + s))),
+}  # fmt: skip
+
+
+class Denoiser(nn.Module):
+    """A network with the meaning of its output: (x, t, obs, s) -> clean chunk.
+
+    `t_max` is the latest time at which the prediction determines the clean chunk: 1, except for eps, where it
+    is the last one with alpha >= ALPHA_MIN. Train and sample on [0, t_max].
+    """
+
+    def __init__(self, schedule: Schedule, prediction: str, network: nn.Module) -> None:
+        """`network` maps (x, t, obs, s) to x's shape; raises InputError on an unknown prediction."""
+        super().__init__()
+        if prediction not in PREDICTIONS:
+            raise InputError(f"expected a prediction of {sorted(PREDICTIONS)}, got {prediction!r}; choose one")
+        self.schedule = schedule
+        self.predicts = prediction
+        self.network = network
+        times = torch.linspace(0, 1, 10_001, dtype=torch.float64)
+        usable = times[schedule.alpha(times) >= ALPHA_MIN]
+        self.t_max = float(usable[-1]) if prediction == "eps" else 1.0
+
+    @property
+    def prediction(self) -> Prediction:
+        """The meaning of the network's output."""
+        return PREDICTIONS[self.predicts]
+
+    def forward(self, x: Tensor, t: Tensor, obs: Tensor, s: Tensor | None = None) -> Tensor:
+        """Noisy chunk (B,H,A), time (B,), features (B,C), target time (B,) or None -> clean chunk (B,H,A)."""
+        alpha, sigma = self.schedule.alpha(t)[:, None, None], self.schedule.sigma(t)[:, None, None]
+        return self.prediction.clean(x, self.network(x, t, obs, s), alpha, sigma)
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Factor (B,) that turns the squared error of the clean chunk into that of the network's own output.
+
+        It is 1 / c_out^2, with |c_out| not taken below 1e-4, so that it stays finite where sigma vanishes.
+        """
+        _, out = self.prediction.scalings(self.schedule.alpha(t), self.schedule.sigma(t))
+        return out.abs().clamp(min=OUT_MIN).pow(-2)

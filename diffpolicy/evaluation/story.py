@@ -1,0 +1,138 @@
+"""The quickstart's report: which numbers, pictures and videos it shows, and in what words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffpolicy.evaluation import plots
+from diffpolicy.evaluation.evaluate import Evaluation
+from diffpolicy.evaluation.report import Figure, Video, write_report
+from diffpolicy.rollout.environment import Vector
+from diffpolicy.rollout.filming import Frames, film
+from diffpolicy.rollout.predictor import Predictor, ScriptedExpert
+from diffpolicy.rollout.video import tile, write_video
+from diffpolicy.training.logs import read_lines
+from diffpolicy_envs.rendering import resolve_backend
+
+__all__ = ["tell"]
+
+Makers = Mapping[str, Callable[[Vector], Predictor]]
+
+
+def tell(
+    out: Path,
+    evaluations: Sequence[Evaluation],
+    costs: Mapping[str, Mapping[str, Any]],
+    about: Mapping[str, Any],
+    next_commands: Sequence[str],
+) -> Path:
+    """Film, draw and write ``report.html`` into the quickstart's folder."""
+    backend = resolve_backend().reason
+    print(f"renderer: {backend}")
+    last = evaluations[-1].method
+    videos = _videos(out, evaluations, last)
+    table = [
+        e.table_row(
+            seconds=costs[e.method].get("train_s"),
+            expert_queries=costs[e.method].get("expert_queries"),
+            env_steps=costs[e.method].get("env_steps"),
+        )
+        for e in evaluations
+    ]
+    facts = {
+        "command": str(about["command"]) or "diffpolicy quickstart",
+        "seconds": str(about["seconds"]),
+        "seed": str(about["settings"]["seed"]),
+        "machine": str(about["machine"]),
+        "versions": ", ".join(f"{k} {v}" for k, v in about["versions"].items()),
+        "commit": str(about["commit"]) or "installed package",
+        "renderer": backend,
+    }
+    return write_report(
+        out / "report.html",
+        title="From demonstrations to a policy that survives",
+        summary=_summary(evaluations, last, costs),
+        table=table,
+        figures=_figures(out, evaluations),
+        videos=videos,
+        facts=facts,
+        next_commands=next_commands,
+    )
+
+
+def _of(evaluations: Sequence[Evaluation], method: str, condition: str) -> Evaluation:
+    return next(e for e in evaluations if (e.method, e.condition) == (method, condition))
+
+
+def _summary(evaluations: Sequence[Evaluation], last: str, costs: Mapping[str, Mapping[str, Any]]) -> str:
+    def percent(method: str, condition: str) -> str:
+        return f"{100 * _of(evaluations, method, condition).success.point:.0f}%"
+
+    count = len(evaluations[0].episodes)
+    return (
+        f"A diffusion policy learned to pick a cube and place it on a disc by imitating scripted demonstrations. "
+        f"Undisturbed it succeeds in {percent('bc', 'clean')} of {count} episodes. When the cube is knocked away and "
+        f"the gripper forced open at a random moment, it succeeds in {percent('bc', 'shove')}: nobody showed it "
+        f"states like these.\n\n"
+        f"On-policy correction let it act, and asked the expert for a chunk of actions from each state that it "
+        f"visited itself. It now succeeds in {percent(last, 'clean')} undisturbed and {percent(last, 'shove')} when "
+        f"shoved, at the price of {costs[last]['expert_queries']:,} labelled states. The expert, on the same "
+        f"episodes, reaches {percent('expert', 'clean')} and {percent('expert', 'shove')}."
+    )
+
+
+def _figures(out: Path, evaluations: Sequence[Evaluation]) -> list[Figure]:
+    rounds = [e for e in evaluations if e.method != "expert"]
+    methods = list(dict.fromkeys(e.method for e in rounds))
+    points = [(methods.index(e.method), e.condition, e.success) for e in rounds]
+    references = {f"expert, {e.condition}": e.success for e in evaluations if e.method == "expert"}
+    return [
+        Figure(
+            "Success against rounds of correction",
+            "Round 0 is imitation alone. Bars are Wilson 95% intervals; all policies met the same episodes.",
+            plots.svg(plots.success_against_rounds(points, references)),
+        ),
+        Figure(
+            "Imitation",
+            "Loss of the denoising regression against updates.",
+            plots.svg(plots.learning_curve(read_lines(out / "bc" / "train.jsonl"))),
+        ),
+    ]
+
+
+def _videos(out: Path, evaluations: Sequence[Evaluation], last: str) -> list[Video]:
+    """Expert, uncorrected and corrected policy under the same shove, and clean."""
+    from diffpolicy.policy.checkpoint import load_checkpoint
+
+    makers: dict[str, Callable[[Vector], Predictor]] = {"expert": ScriptedExpert}
+    for name, folder in (("imitation", out / "bc"), ("corrected", out)):
+        makers[name] = _acting(load_checkpoint(folder / "checkpoint").policy.eval())
+    environment = evaluations[0].task
+    videos = []
+    for condition, caption in (
+        ("shove", "The same episode under the same shove."),
+        ("clean", "The same episode, undisturbed."),
+    ):
+        seed, chosen = _telling(evaluations, last, condition)
+        clips: list[Frames] = [film(environment, make, seed, condition)[0] for make in makers.values()]
+        path = write_video(out / "videos" / f"{condition}.mp4", tile(clips, list(makers)))
+        videos.append(Video(f"{condition.capitalize()}", f"{caption} {chosen} (reset seed {seed})", path))
+    return videos
+
+
+def _acting(policy: Predictor) -> Callable[[Vector], Predictor]:
+    return lambda _: policy
+
+
+def _telling(evaluations: Sequence[Evaluation], last: str, condition: str) -> tuple[int, str]:
+    """An episode that shows the difference, and words that say how it was chosen."""
+    before = _of(evaluations, "bc", condition).episodes
+    after = _of(evaluations, last, condition).episodes
+    wanted = condition != "shove"  # under the shove, one that imitation failed
+    for b, a in zip(before, after, strict=True):
+        if a.success and b.success == wanted:
+            which = "both policies solve" if wanted else "imitation fails and the corrected policy solves"
+            return b.seed, f"Chosen for illustration: the first episode that {which}."
+    return before[0].seed, "The first evaluated episode."

@@ -1,0 +1,102 @@
+"""The policy as people use it: spaces, units, chunked acting and checkpoints around a diffusion sampler.
+
+The settings live here and need no torch, so that a command line can show them quickly; every other name is
+loaded from its module on first use. Shapes: N environments, B batch, H chunk length, A action, O observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from diffpolicy.diffusion import MLPConfig, PredictionName, SamplerConfig, ScheduleName
+from diffpolicy.errors import InputError
+
+if TYPE_CHECKING:
+    from diffpolicy.policy.acting import ActingState
+    from diffpolicy.policy.checkpoint import (
+        Checkpoint,
+        load_checkpoint,
+        load_train_state,
+        save_checkpoint,
+        save_train_state,
+    )
+    from diffpolicy.policy.encoder import Encoder
+    from diffpolicy.policy.normaliser import Normaliser
+    from diffpolicy.policy.policy import Policy
+    from diffpolicy.policy.spaces import Bounds, SpaceSpec
+
+__all__ = [
+    "ActingState",
+    "Bounds",
+    "Checkpoint",
+    "Encoder",
+    "Normaliser",
+    "Policy",
+    "PolicyConfig",
+    "SpaceSpec",
+    "load_checkpoint",
+    "load_train_state",
+    "save_checkpoint",
+    "save_train_state",
+]
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """What a policy is, apart from its spaces and weights.
+
+    At each decision the last `n_obs_steps` observations give a chunk of `horizon` actions, which begins at the
+    oldest of those observations; `n_action_steps` of it, from the present on, are executed.
+    """
+
+    horizon: int = 8
+    n_obs_steps: int = 1
+    n_action_steps: int = 4
+    schedule: ScheduleName = "straight"
+    prediction: PredictionName = "flow"
+    network: MLPConfig = field(default_factory=MLPConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+
+    def __post_init__(self) -> None:
+        """Raises InputError where the executed actions do not fit in the chunk."""
+        if min(self.horizon, self.n_obs_steps, self.n_action_steps) < 1:
+            raise InputError(f"expected horizon, n_obs_steps and n_action_steps >= 1, got {self}; correct them")
+        if self.n_obs_steps - 1 + self.n_action_steps > self.horizon:
+            raise InputError(
+                f"expected n_obs_steps - 1 + n_action_steps <= horizon, got {self.n_obs_steps} - 1 + "
+                f"{self.n_action_steps} > {self.horizon}; lengthen the horizon or execute fewer actions"
+            )
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PolicyConfig:
+        """The inverse of `dataclasses.asdict`; raises InputError where the data are not what it gave."""
+        try:
+            nested = {"network": MLPConfig(**data["network"]), "sampler": SamplerConfig(**data["sampler"])}
+            return cls(**{**data, **nested})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"expected the fields of PolicyConfig, got {data} ({error}); correct them") from error
+
+
+_HOMES = {
+    "ActingState": "acting",
+    "Bounds": "spaces",
+    "Checkpoint": "checkpoint",
+    "Encoder": "encoder",
+    "Normaliser": "normaliser",
+    "Policy": "policy",
+    "SpaceSpec": "spaces",
+    "load_checkpoint": "checkpoint",
+    "load_train_state": "checkpoint",
+    "save_checkpoint": "checkpoint",
+    "save_train_state": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,94 @@
+"""Actors by what a user types: the scripted expert, a checkpoint folder, or a Stable-Baselines3 file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffpolicy.errors import InputError
+from diffpolicy.recipes.run import checkpoint_of
+from diffpolicy.rollout.environment import Vector
+from diffpolicy.rollout.predictor import Predictor, ScriptedExpert
+
+__all__ = ["Actor", "load_actor"]
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Somebody who can act, and what is known about them."""
+
+    name: str
+    environment: str
+    make: Callable[[Vector], Predictor]  # the actor in a given environment
+    nfe: int = 0  # denoiser calls per decision
+    n_action_steps: int = 1  # actions executed per decision
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_actor(who: str | Path, environment: str | None = None) -> Actor:
+    """Find an actor.
+
+    Args:
+        who: "expert" for the environment's own; a checkpoint folder or the run that holds one; or the zip
+            file of a Stable-Baselines3 model (which is a pickle: load only files that you trust).
+        environment: gymnasium id; by default the one that the checkpoint was trained in.
+
+    Raises:
+        InputError: nothing of that name, or no environment is known.
+    """
+    if str(who) == "expert":
+        if environment is None:
+            raise InputError("the expert belongs to an environment; add --environment")
+        return Actor("expert", environment, ScriptedExpert)
+    if Path(who).suffix == ".zip":
+        if environment is None:
+            raise InputError(f"{who} does not say its environment; add --environment")
+        model = _load_sb3(Path(who))
+        return Actor(Path(who).stem, environment, lambda _: model)
+    return _load_checkpoint(checkpoint_of(who), environment)
+
+
+def _load_checkpoint(folder: Path, environment: str | None) -> Actor:
+    from diffpolicy.policy.checkpoint import load_checkpoint
+    from diffpolicy.policy.spaces import SpaceSpec
+
+    checkpoint = load_checkpoint(folder)
+    policy = checkpoint.policy.eval()
+    where = environment or checkpoint.environment
+    if where is None:
+        raise InputError(f"{folder} does not say its environment; add --environment")
+
+    def make(env: Vector) -> Predictor:
+        spaces = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
+        if spaces != policy.spaces:
+            raise InputError(
+                f"{folder} was trained for {policy.spaces}, but {where} has {spaces}; "
+                "evaluate it in the environment that it was trained in"
+            )
+        return policy
+
+    name = folder.parent.name if folder.name == "checkpoint" else folder.name
+    config = policy.config
+    return Actor(name, where, make, len(policy.sampler), config.n_action_steps, checkpoint.provenance)
+
+
+def _load_sb3(path: Path) -> Predictor:
+    import stable_baselines3 as sb3
+
+    algorithms: dict[str, Any] = {"sac": sb3.SAC, "td3": sb3.TD3, "common": sb3.PPO, "ppo": sb3.PPO, "a2c": sb3.A2C}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            described = json.loads(archive.read("data"))["policy_class"]["__module__"]
+        package, family, *_ = described.split(".")
+        if package != "stable_baselines3" or family not in algorithms:
+            raise InputError(f"{path} holds a policy of {described}; expected PPO, A2C, SAC or TD3")
+        model: Predictor = algorithms[family].load(path, device="cpu")
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"expected the zip file of a Stable-Baselines3 model, got {path} ({error})") from error
+    return model

@@ -1,0 +1,88 @@
+"""Bc: imitation, the regression of a diffusion policy on demonstrations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diffpolicy.errors import InputError
+from diffpolicy.policy import PolicyConfig
+from diffpolicy.recipes.run import open_run, provenance, use_threads
+from diffpolicy.updates import RegressionConfig
+
+__all__ = ["Bc"]
+
+
+@dataclass(frozen=True)
+class Bc:
+    """Train a diffusion policy on demonstrations (Chi et al., arXiv 2303.04137)."""
+
+    data: Path = Path("runs/demos")
+    """Dataset: a folder that `collect` or Minari wrote, or the id of a local Minari dataset."""
+    out: Path = Path("runs/bc")
+    """Folder of the run."""
+    demonstrations: int | None = None
+    """Use only the first so many episodes; all by default."""
+    environment: str | None = None
+    """Gymnasium id to note in the checkpoint; by default the dataset's."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """What the policy is."""
+    optimiser: RegressionConfig = field(default_factory=RegressionConfig)
+    """How it is trained."""
+    steps: int = 6000
+    """Updates."""
+    batch_size: int = 128
+    """Windows per update."""
+    seed: int = 0
+    """Of initial weights, order of the data, times and noise."""
+    checkpoint_every: int = 2000
+    """Updates between checkpoints."""
+    threads: int = 0
+    """Threads of torch; 0 takes one."""
+    overwrite: bool = False
+    """Replace the run that is in --out."""
+
+    def __call__(self) -> Path:
+        """Train (or go on training) and return the checkpoint folder."""
+        import torch
+
+        from diffpolicy.data.dataset import read_dataset
+        from diffpolicy.data.windows import windows
+        from diffpolicy.policy import Policy, SpaceSpec
+        from diffpolicy.recipes.training import Stage, train
+
+        dataset = read_dataset(self.data)
+        episodes = dataset.episodes[: self.demonstrations]
+        if self.demonstrations is not None and not 1 <= self.demonstrations <= len(dataset.episodes):
+            raise InputError(f"{self.data} has {len(dataset.episodes)} episodes, asked for {self.demonstrations}")
+        open_run(self, self.out, self.overwrite)
+        threads = use_threads(self.threads)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            policy = Policy(self.policy, SpaceSpec.from_spaces(dataset.observation_space, dataset.action_space))
+        table = windows(episodes, self.policy.n_obs_steps, self.policy.horizon)
+        if not policy.normaliser.fitted:
+            policy.normaliser.fit(
+                {name: torch.cat([torch.as_tensor(e.obs[name]) for e in episodes]) for name in episodes[0].obs},
+                torch.cat([torch.as_tensor(e.actions) for e in episodes]),
+            )
+        policy.normaliser.freeze()
+        cost = {
+            "dataset": str(self.data.resolve() if self.data.is_dir() else self.data),
+            "demonstrations": len(episodes),
+            "threads": threads,
+            "expert_queries": sum(map(len, episodes)),
+            "env_steps": sum(map(len, episodes)),
+        }
+        stage = Stage(
+            self.out,
+            self.environment or dataset.environment,
+            self.steps,
+            self.batch_size,
+            self.seed,
+            self.checkpoint_every,
+            "imitation",
+            provenance(self, method="bc", **cost),
+        )
+        train(policy, table, self.optimiser, stage)
+        return self.out / "checkpoint"

@@ -1,0 +1,191 @@
+"""Correct: DAgger for chunked diffusion policies, in rounds that meet on disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from diffpolicy.errors import InputError
+from diffpolicy.recipes.run import checkpoint_of, open_run, provenance, use_threads
+from diffpolicy.updates import RegressionConfig
+
+if TYPE_CHECKING:
+    from diffpolicy.data.episode import Episode
+    from diffpolicy.policy.policy import Policy
+    from diffpolicy.recipes.actors import Actor
+    from diffpolicy.rollout.labeller import Cost
+
+__all__ = ["Correct"]
+
+
+@dataclass(frozen=True)
+class Correct:
+    """Correct a policy on the states that it visits itself (DAgger, Ross et al., arXiv 1011.0686).
+
+    Each round plays the policy, asks the labeller for a whole chunk of actions from each visited state, adds
+    these pairs to the data, and continues training.
+    """
+
+    checkpoint: Path = Path("runs/bc")
+    """Checkpoint folder, or the run that holds it."""
+    out: Path = Path("runs/correct")
+    """Folder of the run."""
+    data: Path | None = None
+    """Demonstrations to aggregate onto; by default those that the checkpoint was trained on."""
+    environment: str | None = None
+    """Gymnasium id; by default the checkpoint's."""
+    labeller: str = "expert"
+    """Who labels: the scripted expert, a checkpoint folder, or a Stable-Baselines3 zip file."""
+    method: Literal["auto", "branch", "takeover"] = "auto"
+    """Branch the labeller from saved states, or let it take over; auto branches where the environment can."""
+    rounds: int = 3
+    """Rounds of rolling out, labelling and training."""
+    rollouts: int = 32
+    """Episodes a round, shared among the conditions."""
+    conditions: tuple[str, ...] = ("clean", "shove")
+    """Disturbances to roll out under; those that the environment does not know are left out."""
+    beta: float = 0.0
+    """Chance that the expert acts for a chunk's time during rollouts is beta ** round; 0: the learner alone."""
+    label_every: int = 1
+    """Label each so-manieth visited state."""
+    optimiser: RegressionConfig = field(default_factory=lambda: RegressionConfig(lr=2e-3))
+    """How it is trained."""
+    steps: int = 2500
+    """Updates a round."""
+    batch_size: int = 128
+    """Windows per update."""
+    seed: int = 0
+    """Of rollouts, order of the data, times and noise."""
+    checkpoint_every: int = 2500
+    """Updates between checkpoints."""
+    threads: int = 0
+    """Threads of torch; 0 takes one."""
+    overwrite: bool = False
+    """Replace the run that is in --out."""
+
+    def __call__(self) -> Path:
+        """Correct (or go on correcting) and return the checkpoint folder of the last round."""
+        from diffpolicy.data.dataset import read_dataset
+        from diffpolicy.data.windows import Windows, windows
+        from diffpolicy.policy.checkpoint import load_checkpoint
+        from diffpolicy.recipes.actors import load_actor
+        from diffpolicy.recipes.training import Stage, train
+
+        if min(self.rounds, self.rollouts, self.label_every) < 1:
+            raise InputError(
+                f"expected rounds, rollouts and label_every >= 1, got {self.rounds}, {self.rollouts} and "
+                f"{self.label_every}"
+            )
+        source = checkpoint_of(self.checkpoint)
+        loaded = load_checkpoint(source)
+        policy, config = loaded.policy, loaded.policy.config
+        where = self.environment or loaded.environment
+        labeller = load_actor(self.labeller, where)
+        demos = read_dataset(self._demonstrations(loaded.provenance))
+        open_run(self, self.out, self.overwrite)
+        threads = use_threads(self.threads)
+        count = loaded.provenance.get("demonstrations")
+        parts = [windows(demos.episodes[:count], config.n_obs_steps, config.horizon)]
+        spent = {name: int(loaded.provenance.get(name, 0)) for name in ("expert_queries", "env_steps")}
+        train_s = float(loaded.provenance.get("train_s", 0.0))
+        for number in range(1, self.rounds + 1):
+            folder = self.out / f"round-{number}"
+            labelled, cost = self._labelled(folder, number, policy, labeller)
+            parts.append(windows(labelled, config.n_obs_steps, config.horizon))
+            spent = {name: spent[name] + cost[name] for name in spent}
+            stage = Stage(
+                folder,
+                labeller.environment,
+                self.steps,
+                self.batch_size,
+                self.seed + 1000 * number,
+                self.checkpoint_every,
+                f"correction round {number}",
+                provenance(
+                    self, method="correct", round=number, parent=str(source.resolve()), parent_train_s=train_s,
+                    threads=threads, **spent,
+                ),
+            )  # fmt: skip
+            policy = train(policy, Windows.concat(parts), replace(self.optimiser), stage)
+            train_s += float(load_checkpoint(folder / "checkpoint").provenance["train_s"])
+        final = self.out / "checkpoint"
+        fresh = self.out / ".checkpoint.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(folder / "checkpoint", fresh)
+        shutil.rmtree(final, ignore_errors=True)
+        fresh.rename(final)
+        return final
+
+    def _demonstrations(self, provenance: Mapping[str, Any]) -> Path:
+        data = self.data or (Path(provenance["dataset"]) if "dataset" in provenance else None)
+        if data is None:
+            raise InputError(
+                f"{self.checkpoint} does not say which demonstrations it was trained on; name them with --data"
+            )
+        return data
+
+    def _labelled(
+        self, folder: Path, number: int, policy: Policy, labeller: Actor
+    ) -> tuple[list[Episode], dict[str, int]]:
+        """A round's labelled rollouts, from disk where they are complete, and their cost."""
+        from diffpolicy.data.dataset import read_dataset, write_dataset
+        from diffpolicy.rollout.environment import make_vector
+
+        path = folder / "rollouts"
+        if not path.is_dir():
+            played, cost = self._play(number, policy, labeller)
+            env = make_vector(labeller.environment, 1)
+            steps = sum(map(len, played))
+            write_dataset(
+                path,
+                played,
+                environment=labeller.environment,
+                observation_space=env.single_observation_space,
+                action_space=env.single_action_space,
+                description=f"rollouts of round {number}, labelled by {labeller.name}",
+                provenance=provenance(
+                    self, round=number, expert_queries=cost.queries, env_steps=cost.env_steps + steps
+                ),
+            )
+            env.close()
+        dataset = read_dataset(path)
+        return dataset.episodes, {name: int(dataset.provenance[name]) for name in ("expert_queries", "env_steps")}
+
+    def _play(self, number: int, policy: Policy, labeller: Actor) -> tuple[list[Episode], Cost]:
+        """Roll out under each condition and label; the cost of all."""
+        from diffpolicy.recipes.progress import EpisodeProgress
+        from diffpolicy.rollout.correction import play_and_label
+        from diffpolicy.rollout.environment import conditions_of
+        from diffpolicy.rollout.labeller import Cost
+        from diffpolicy.rollout.seeds import episode_seeds
+
+        known = [c for c in self.conditions if c in conditions_of(labeller.environment)]
+        if not known:
+            raise InputError(
+                f"{labeller.environment} knows none of the conditions {', '.join(self.conditions)}; "
+                f"it knows {', '.join(conditions_of(labeller.environment))}"
+            )
+        seeds = episode_seeds("correction", self.seed, self.rollouts, start=(number - 1) * self.rollouts)
+        episodes: list[Episode] = []
+        cost = Cost()
+        with EpisodeProgress(self.rollouts, f"rollouts of round {number}") as progress:
+            for index, condition in enumerate(known):
+                share = list(seeds[index :: len(known)])
+                played, paid = play_and_label(
+                    labeller.environment,
+                    policy,
+                    labeller.make,
+                    share,
+                    condition=condition,
+                    method=self.method,
+                    beta=self.beta**number,
+                    every=self.label_every,
+                    seed=self.seed,
+                    finished=progress,
+                )
+                episodes += played
+                cost = cost + paid
+        return episodes, cost

@@ -1,0 +1,130 @@
+"""Evaluate: success with its interval, per condition, and a row per episode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from diffpolicy.errors import InputError
+from diffpolicy.recipes.run import provenance, use_threads, write_json
+
+if TYPE_CHECKING:
+    from diffpolicy.evaluation.evaluate import Evaluation
+
+__all__ = ["Evaluate", "measured", "print_table"]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a checkpoint: success with Wilson's 95% interval under each condition."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional]
+    """A checkpoint folder, the run that holds one, "expert", or a Stable-Baselines3 zip file."""
+    episodes: int = 200
+    """Episodes per condition."""
+    conditions: tuple[str, ...] = ("clean", "shove")
+    """Disturbances to evaluate under; "all" takes every one that the environment knows."""
+    environment: str | None = None
+    """Gymnasium id; by default the checkpoint's."""
+    out: Path | None = None
+    """File for the results; by default evaluation.json beside the checkpoint."""
+    seed: int = 0
+    """Names the reset seeds: the same seed gives every method the same episodes."""
+    num_envs: int = 64
+    """Simulations at once."""
+    threads: int = 0
+    """Threads of torch; 0 takes one."""
+
+    def __call__(self) -> Path:
+        """Evaluate, print the table, and return the results' file."""
+        from diffpolicy.recipes.actors import load_actor
+
+        use_threads(self.threads)
+        actor = load_actor(self.checkpoint, self.environment)
+        evaluations = measured(
+            self.checkpoint, actor.environment, self.conditions, self.episodes, self.seed, num_envs=self.num_envs
+        )
+        print_table(evaluations)
+        beside = Path(self.checkpoint) if Path(self.checkpoint).is_dir() else Path("runs")
+        if (beside / "config.json").is_file():
+            beside = beside.parent
+        out = self.out or beside / "evaluation.json"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            **provenance(self, trained=dict(actor.provenance)),
+            "rows": [e.row() for e in evaluations],
+            "episodes": [row for e in evaluations for row in e.rows()],
+        }
+        write_json(out, content)
+        print(f"written to {out}")
+        return out
+
+
+def measured(
+    who: str | Path,
+    environment: str | None,
+    conditions: tuple[str, ...],
+    episodes: int,
+    seed: int,
+    *,
+    method: str | None = None,
+    num_envs: int = 64,
+) -> list[Evaluation]:
+    """Evaluations of an actor, one for each condition that its environment knows."""
+    from diffpolicy.evaluation.evaluate import evaluate
+    from diffpolicy.recipes.actors import load_actor
+    from diffpolicy.recipes.progress import EpisodeProgress
+    from diffpolicy.rollout.environment import conditions_of
+    from diffpolicy.rollout.seeds import episode_seeds
+
+    if episodes < 1 or num_envs < 1:
+        raise InputError(f"expected at least 1 episode and 1 simulation, got {episodes} and {num_envs}")
+    actor = load_actor(who, environment)
+    known = conditions_of(actor.environment)
+    chosen = known if conditions == ("all",) else tuple(c for c in conditions if c in known)
+    if not chosen:
+        raise InputError(f"{actor.environment} knows the conditions {', '.join(known)}; got {', '.join(conditions)}")
+    seeds = episode_seeds("evaluation", seed, episodes)
+    results = []
+    for condition in chosen:
+        with EpisodeProgress(episodes, f"{method or actor.name}, {condition}") as progress:
+            result = evaluate(
+                actor.environment,
+                actor.make,
+                seeds,
+                method=method or actor.name,
+                condition=condition,
+                nfe=actor.nfe,
+                n_action_steps=actor.n_action_steps,
+                num_envs=num_envs,
+                finished=progress,
+            )
+        results.append(result)
+    return results
+
+
+def print_table(evaluations: list[Evaluation]) -> None:
+    """Print success, interval, return, length and cost, one line per evaluation."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("method", "condition", "success %", "95%", "episodes", "return", "length", "NFE"):
+        table.add_column(name, justify="left" if name in ("method", "condition") else "right")
+    for e in evaluations:
+        row, rate = e.row(), e.success
+        table.add_row(
+            e.method,
+            e.condition,
+            f"{100 * rate.point:.1f}",
+            f"{100 * rate.low:.0f}-{100 * rate.high:.0f}",
+            str(len(e.episodes)),
+            f"{row['return']:.2f}",
+            f"{row['length']:.1f}",
+            str(e.nfe or "-"),
+        )
+    Console().print(table)

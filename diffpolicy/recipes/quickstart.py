@@ -1,0 +1,147 @@
+"""Quickstart: demonstrations, imitation, on-policy correction, evaluation, videos and a report, by one command."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from diffpolicy.recipes.bc import Bc
+from diffpolicy.recipes.collect import Collect
+from diffpolicy.recipes.correct import Correct
+from diffpolicy.recipes.run import open_run, provenance, use_threads, write_json
+
+if TYPE_CHECKING:
+    from diffpolicy.evaluation.evaluate import Evaluation
+
+__all__ = ["Quickstart"]
+
+ENVIRONMENT = "diffpolicy/PickPlace-v0"
+CONDITIONS = ("clean", "shove")
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """Teach a diffusion policy to pick and place, see it fail when shoved, correct it, and see it survive."""
+
+    out: Path = Path("runs/quickstart")
+    """Folder of everything."""
+    demonstrations: int = 20
+    """Scripted demonstrations."""
+    rounds: int = 3
+    """Rounds of on-policy correction."""
+    episodes: int = 200
+    """Evaluation episodes per policy and condition."""
+    seed: int = 0
+    """Of everything."""
+    size: Literal["full", "tiny"] = "full"
+    """tiny: a few updates and episodes, to see that an installation works; its numbers mean nothing."""
+    threads: int = 0
+    """Threads of torch; 0 takes one."""
+    overwrite: bool = False
+    """Replace the run that is in --out."""
+
+    def __call__(self) -> Path:
+        """Run (or go on with) all stages and return the report."""
+        began = time.perf_counter()
+        open_run(self, self.out, self.overwrite)
+        use_threads(self.threads)
+        collect, bc, correct = self.stages()
+        if not collect.out.is_dir():
+            collect()
+        bc()
+        correct()
+        evaluations = self._evaluations()
+        report = self._publish(evaluations, began)
+        self._farewell(evaluations, report, time.perf_counter() - began)
+        return report
+
+    def stages(self) -> tuple[Collect, Bc, Correct]:
+        """The recipes that this one chains, with their settings."""
+        collect = Collect(ENVIRONMENT, self.out / "demos", self._demonstrations, seed=self.seed)
+        bc = Bc(collect.out, self.out / "bc", seed=self.seed, threads=self.threads)
+        correct = Correct(
+            bc.out, self.out / "correct", rounds=self._rounds, conditions=CONDITIONS, seed=self.seed,
+            threads=self.threads,
+        )  # fmt: skip
+        if self.size == "tiny":
+            bc = replace(bc, steps=40, batch_size=32)
+            correct = replace(correct, steps=20, batch_size=32, rollouts=2)
+        return collect, bc, correct
+
+    @property
+    def _demonstrations(self) -> int:
+        return min(self.demonstrations, 2) if self.size == "tiny" else self.demonstrations
+
+    @property
+    def _rounds(self) -> int:
+        return min(self.rounds, 1) if self.size == "tiny" else self.rounds
+
+    @property
+    def _episodes(self) -> int:
+        return min(self.episodes, 4) if self.size == "tiny" else self.episodes
+
+    def _evaluations(self) -> list[Evaluation]:
+        """The expert, the uncorrected policy and each round, on the same seeds."""
+        from diffpolicy.recipes.evaluate import measured
+
+        correct = self.out / "correct"
+        who: dict[str, str | Path] = {"expert": "expert", "bc": self.out / "bc"}
+        who |= {f"correct, round {n}": correct / f"round-{n}" for n in range(1, self._rounds + 1)}
+        evaluations = []
+        for method, actor in who.items():
+            evaluations += measured(actor, ENVIRONMENT, CONDITIONS, self._episodes, self.seed, method=method)
+        return evaluations
+
+    def _publish(self, evaluations: list[Evaluation], began: float) -> Path:
+        """results.json, checkpoint/, videos/ and report.html."""
+        from diffpolicy.evaluation.story import tell
+        from diffpolicy.policy.checkpoint import load_checkpoint, save_checkpoint
+
+        final = load_checkpoint(self.out / "correct" / "checkpoint")
+        save_checkpoint(
+            final.policy,
+            self.out / "checkpoint",
+            environment=final.environment,
+            provenance={**final.provenance, "parent": str((self.out / "correct").resolve())},
+        )
+        costs = {"expert": {}, "bc": self._cost("bc")}
+        costs |= {f"correct, round {n}": self._cost(f"correct/round-{n}") for n in range(1, self._rounds + 1)}
+        seconds = round(time.perf_counter() - began, 1)
+        about = provenance(self, seconds=seconds)
+        content = {
+            **about,
+            "rows": [e.row(**costs[e.method]) for e in evaluations],
+            "episodes": [row for e in evaluations for row in e.rows()],
+        }
+        write_json(self.out / "results.json", content)
+        return tell(self.out, evaluations, costs, about, self.next_commands())
+
+    def _cost(self, folder: str) -> dict[str, Any]:
+        config = json.loads((self.out / folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))
+        origin = config["provenance"]
+        return {
+            "train_s": round(origin["train_s"] + origin.get("parent_train_s", 0.0), 1),
+            "expert_queries": origin["expert_queries"],
+            "env_steps": origin["env_steps"],
+        }
+
+    def next_commands(self) -> list[str]:
+        """Three commands to try after this one."""
+        return [
+            f"diffpolicy evaluate {self.out} --conditions all",
+            f"diffpolicy video expert {self.out / 'bc'} {self.out} --condition slip",
+            f"diffpolicy correct --checkpoint {self.out / 'bc'} --out runs/slip --conditions clean slip dynamics",
+        ]
+
+    def _farewell(self, evaluations: list[Evaluation], report: Path, seconds: float) -> None:
+        from diffpolicy.recipes.evaluate import print_table
+
+        print_table(evaluations)
+        print(f"\nDone in {seconds:.0f} s. Open {report}")
+        print(f"Checkpoint: {self.out / 'checkpoint'}   per-episode results: {self.out / 'results.json'}")
+        print("\nTry next:")
+        for command in self.next_commands():
+            print(f"  {command}")

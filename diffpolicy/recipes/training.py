@@ -1,0 +1,83 @@
+"""The regression of a policy on windows as a stage on disk: logs, checkpoints, interruption and resumption."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffpolicy.data.source import shuffled
+from diffpolicy.data.windows import Windows
+from diffpolicy.errors import InputError
+from diffpolicy.policy.checkpoint import load_train_state, save_checkpoint
+from diffpolicy.policy.policy import Policy
+from diffpolicy.training.fit import fit
+from diffpolicy.training.logs import JsonLines, Progress, TensorBoard, chain, every
+from diffpolicy.updates import RegressionConfig
+from diffpolicy.updates.regression import Regression
+
+__all__ = ["Stage", "train"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a training stage lives and how long it is."""
+
+    folder: Path  # gets checkpoint/, train.jsonl, tensorboard/
+    environment: str
+    steps: int
+    batch_size: int
+    seed: int
+    checkpoint_every: int
+    title: str
+    provenance: Mapping[str, Any]
+
+
+def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Stage) -> Policy:
+    """Train ``policy`` in place and return its averaged copy, which is also in ``folder/checkpoint``.
+
+    A stage that was interrupted goes on from its last checkpoint, bit for bit on the same machine and thread
+    count; one that is complete is only loaded.
+    """
+    if min(stage.steps, stage.batch_size, stage.checkpoint_every) < 1:
+        raise InputError(
+            f"expected steps, batch_size and checkpoint_every >= 1, got {stage.steps}, {stage.batch_size} and "
+            f"{stage.checkpoint_every}"
+        )
+    update = Regression(policy, stage.steps, config, seed=stage.seed)
+    folder = stage.folder / "checkpoint"
+    seconds = 0.0
+    if folder.is_dir():
+        state = load_train_state(folder)
+        update.load_state_dict(state["update"])
+        seconds = float(state["seconds"])
+    start, began = update.step, time.monotonic()
+    if start >= stage.steps:
+        return update.averaged()
+
+    def save(*_: object) -> None:
+        took = seconds + time.monotonic() - began
+        save_checkpoint(
+            update.averaged(),
+            folder,
+            environment=stage.environment,
+            provenance={**stage.provenance, "steps": update.step, "train_s": round(took, 2)},
+            train_state={"update": update.state_dict(), "seconds": took},
+        )
+
+    with (
+        JsonLines(stage.folder / "train.jsonl", start) as lines,
+        TensorBoard(stage.folder / "tensorboard", start) as board,
+        Progress(stage.steps, start, title=stage.title) as progress,
+    ):
+        report = chain(
+            every(10, chain(lines, board), stage.steps), progress, every(stage.checkpoint_every, save, stage.steps)
+        )
+        try:
+            fit(update, shuffled(windows, stage.batch_size, stage.seed), stage.steps, report, start)
+        except KeyboardInterrupt:
+            save()
+            raise
+    return update.averaged()

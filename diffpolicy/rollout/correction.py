@@ -1,0 +1,85 @@
+"""Corrected rollouts: the learner plays, and the states that it visited come back labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from diffpolicy.data.episode import Episode
+from diffpolicy.errors import InputError
+from diffpolicy.policy.policy import Policy
+from diffpolicy.rollout.environment import Branchable, Vector, make_vector
+from diffpolicy.rollout.labeller import Cost, Takeover, label_by_branching, label_by_takeover
+from diffpolicy.rollout.predictor import EpisodicPredictor, Mixture, Predictor
+from diffpolicy.rollout.rollout import Finished, rollout
+
+__all__ = ["play_and_label"]
+
+BRANCHES = 256  # simulations in which the labeller is branched at once
+
+
+def play_and_label(
+    environment: str,
+    learner: Policy,
+    expert: Callable[[Vector], Predictor],
+    seeds: Sequence[int],
+    *,
+    condition: str = "clean",
+    method: Literal["auto", "branch", "takeover"] = "auto",
+    beta: float = 0.0,
+    every: int = 1,
+    seed: int = 0,
+    finished: Finished | None = None,
+) -> tuple[list[Episode], Cost]:
+    """Play one episode per seed and label it with chunks of the learner's reach.
+
+    Args:
+        environment: gymnasium id.
+        learner: plays, except where ``beta`` lets the expert act.
+        expert: the labeller in a given environment.
+        seeds: reset seeds.
+        condition: disturbance to play under.
+        method: "branch" continues the expert from each saved state; "takeover" lets it finish the episode from
+            a drawn step on; "auto" branches where the environment can.
+        beta: chance that the expert acts for a chunk's time (branching only).
+        every: label each ``every``-th visited state.
+        seed: of the mixture's coins and the takeover's steps.
+        finished: called with each episode as it ends.
+    """
+    if not seeds:
+        return [], Cost()
+    length = learner.config.horizon - learner.config.n_obs_steps + 1
+    env = make_vector(environment, min(len(seeds), 64), condition)
+    try:
+        branchable = isinstance(env.unwrapped, Branchable)
+        if method == "branch" and not branchable:
+            raise InputError(f"{environment} cannot save and set its state; use --method takeover")
+        if method == "takeover" or not branchable:
+            if beta:
+                raise InputError("beta mixes learner and expert before branching; with takeover it must be 0")
+            takeover = Takeover(learner, expert(env), _latest(env), seed)
+            played = rollout(env, takeover, seeds, condition=condition, finished=finished)
+            return label_by_takeover(takeover, played, length)
+        actor: Predictor = learner
+        if beta > 0:
+            helper = expert(env)
+            if not isinstance(helper, EpisodicPredictor):
+                raise InputError("beta > 0 needs the scripted expert or a checkpoint as labeller")
+            actor = Mixture(learner, helper, beta, learner.config.n_action_steps, seed)
+        played = rollout(env, actor, seeds, condition=condition, record_states=True, finished=finished)
+    finally:
+        env.close()
+    branches = make_vector(environment, min(BRANCHES, sum(map(len, played))), condition)
+    try:
+        return label_by_branching(branches, expert(branches), played, length, every)
+    finally:
+        branches.close()
+
+
+def _latest(env: Vector) -> int:
+    """Control steps of an episode, as far as the environment says."""
+    simulations = getattr(env.unwrapped, "simulations", None)
+    if simulations is not None:
+        return int(simulations.task.max_steps)
+    limit = env.spec.max_episode_steps if env.spec else None
+    return int(limit or 100)

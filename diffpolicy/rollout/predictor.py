@@ -1,0 +1,127 @@
+"""Who acts: anything with Stable-Baselines3's ``predict``; here the ones that need the environment itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from diffpolicy.diffusion.noise import counter_noise
+from diffpolicy.errors import InputError
+from diffpolicy.rollout.environment import Scripted, Vector
+
+__all__ = ["EpisodicPredictor", "Mixture", "Predictor", "ScriptedExpert"]
+
+Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Observation (N, ...) in, action (N, A) out; ``state`` carries memory from call to call."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[npt.NDArray[Any], Any]: ...
+
+
+@runtime_checkable
+class EpisodicPredictor(Predictor, Protocol):
+    """A predictor that wants to know which episode each row is in.
+
+    Its state has ``select(rows)``: the state of some of the rows only.
+    """
+
+    def begin(self, state: Any, mask: Flags, episodes: Numbers) -> Any:
+        """The state with the rows of ``mask`` (N,) at the start of ``episodes`` (N,)."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which simulations the rows of an observation are."""
+
+    index: npt.NDArray[np.intp]  # (n,)
+
+    def select(self, rows: npt.NDArray[np.intp]) -> Rows:
+        """The state of some rows only."""
+        return Rows(self.index[rows])
+
+
+class ScriptedExpert:
+    """The environment's own expert, which looks at the true state and not at the observation."""
+
+    def __init__(self, env: Vector) -> None:
+        unwrapped = env.unwrapped
+        if not isinstance(unwrapped, Scripted):
+            name = env.spec.id if env.spec else type(unwrapped).__name__
+            raise InputError(
+                f"{name} knows no scripted expert; name a labeller instead: a checkpoint folder, or the zip file "
+                "of a Stable-Baselines3 model"
+            )
+        self._env: Scripted = unwrapped
+
+    def begin(self, state: Rows | None, mask: Flags, episodes: Numbers) -> Rows:
+        """No memory: only remembers which simulations it is asked about."""
+        del episodes
+        return Rows(np.arange(len(mask))) if state is None else state
+
+    def predict(
+        self, observation: Any, state: Rows | None = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[npt.NDArray[np.float32], Rows]:
+        """The expert's actions (n, A) in the simulations' present states."""
+        del observation, episode_start, deterministic
+        actions = self._env.expert()
+        state = Rows(np.arange(len(actions))) if state is None else state
+        return actions[state.index], state
+
+
+@dataclass(frozen=True)
+class _MixtureState:
+    learner: Any
+    expert: Any
+    episode: Numbers  # (N,)
+    step: Numbers  # (N,)
+
+    def select(self, rows: npt.NDArray[np.intp]) -> _MixtureState:
+        return _MixtureState(self.learner.select(rows), self.expert.select(rows), self.episode[rows], self.step[rows])
+
+
+class Mixture:
+    """DAgger's beta-mixture (arXiv 1011.0686, algorithm 3.1) for a chunked learner.
+
+    For each ``period`` of control steps of an episode a coin is tossed: with probability ``beta`` the expert
+    acts, else the learner. The coin depends on (seed, episode, period) alone.
+    """
+
+    def __init__(
+        self, learner: EpisodicPredictor, expert: EpisodicPredictor, beta: float, period: int, seed: int = 0
+    ) -> None:
+        if not 0.0 <= beta <= 1.0 or period < 1:
+            raise InputError(f"beta must lie in [0, 1] and period be at least 1; got {beta} and {period}")
+        self._learner, self._expert, self._period, self._seed = learner, expert, period, seed
+        self._threshold = NormalDist().inv_cdf(min(max(beta, 1e-12), 1 - 1e-12))
+
+    def begin(self, state: _MixtureState | None, mask: Flags, episodes: Numbers) -> _MixtureState:
+        """Both start the episode."""
+        old = state or _MixtureState(None, None, np.zeros(len(mask), np.int64), np.zeros(len(mask), np.int64))
+        return _MixtureState(
+            self._learner.begin(old.learner, mask, episodes),
+            self._expert.begin(old.expert, mask, episodes),
+            np.where(mask, episodes, old.episode),
+            np.where(mask, 0, old.step),
+        )
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[npt.NDArray[np.float32], _MixtureState]:
+        """Actions (N, A) of whoever the coin chose."""
+        if not isinstance(state, _MixtureState):
+            raise InputError("a mixture acts from a state; call begin first")
+        ours, learner = self._learner.predict(observation, state.learner, episode_start, deterministic)
+        theirs, expert = self._expert.predict(observation, state.expert, episode_start, deterministic)
+        coin = counter_noise(self._seed, state.episode, state.step // self._period, (1,))[:, 0]
+        action = np.where((coin < self._threshold)[:, None], theirs, ours).astype(np.float32)
+        return action, replace(state, learner=learner, expert=expert, step=state.step + 1)

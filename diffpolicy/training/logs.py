@@ -1,0 +1,202 @@
+"""What listens to the training loop: records on disk, TensorBoard, a progress bar, and their combinations."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from diffpolicy.errors import InputError
+from diffpolicy.training.fit import Metrics, Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["JsonLines", "Progress", "TensorBoard", "chain", "every", "read_lines"]
+
+
+def chain(*reports: Report) -> Report:
+    """One report that calls each of the given ones in order."""
+
+    def report(step: int, metrics: Metrics) -> None:
+        for each in reports:
+            each(step, metrics)
+
+    return report
+
+
+def every(n: int, callback: Report, last: int | None = None) -> Report:
+    """Call `callback` after each n-th update, and after update number `last` in any case.
+
+    Steps count from 0, so that every(100, ...) is first called with step 99, when 100 updates have been made.
+    Raises InputError where n < 1.
+    """
+    if n < 1:
+        raise InputError(f"every(n, ...) wants n >= 1 updates between calls; got {n}")
+
+    def report(step: int, metrics: Metrics) -> None:
+        if (step + 1) % n == 0 or step + 1 == last:
+            callback(step, metrics)
+
+    return report
+
+
+class _Closing:
+    """Closes itself at the end of a with block, whether or not the block failed."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """Records of a JSON-lines file; a last line that a kill cut short is left out.
+
+    Raises InputError where any other line is not a JSON object with a `step`.
+    """
+    whole = Path(path).read_bytes().split(b"\n")[:-1]  # what follows the last newline was never finished
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            record = json.loads(line)
+            record["step"] = int(record["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"line {number} of {path} is not a JSON object with a step; the file was edited or damaged: "
+                "remove the line, or move the file away and start anew"
+            ) from error
+        records.append(record)
+    return records
+
+
+class JsonLines(_Closing):
+    """Appends one flushed line {"step": ..., metrics} per record, so that a kill costs at most the last line.
+
+    start: the step at which training starts or resumes; records of this step and later are dropped first,
+    since they are about to be made again. Numbers that are not finite are written as null.
+    """
+
+    def __init__(self, path: str | Path, start: int = 0) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            kept = [record for record in read_lines(self.path) if record["step"] < start]
+            partial = self.path.with_name(self.path.name + ".partial")
+            partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+            partial.replace(self.path)
+        self._file: TextIO = self.path.open("a", encoding="utf-8")
+
+    def __call__(self, step: int, metrics: Metrics) -> None:
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard(_Closing):
+    """Writes each metric as a TensorBoard scalar; on resume the scalars from `start` on are purged."""
+
+    def __init__(self, folder: str | Path, start: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder), purge_step=start or None)
+
+    def __call__(self, step: int, metrics: Metrics) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Progress(_Closing):
+    """A progress bar with rate, time left and one metric; off a terminal, a plain line every few seconds.
+
+    metric: the name in the metrics that is shown; its running mean, not its last value. interval: seconds
+    between plain lines. Use it in a with block, so that the bar is cleared up when an exception passes.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        start: int = 0,
+        metric: str = "loss",
+        title: str = "training",
+        interval: float = 10.0,
+        console: Console | None = None,
+        smooth: float = 0.98,
+    ) -> None:
+        from rich.console import Console
+
+        self.steps, self.start, self.metric, self.title, self.interval = steps, start, metric, title, interval
+        self._console = console or Console(stderr=True)
+        self._smooth = smooth
+        self._mean: float | None = None
+        self._began = self._spoke = time.monotonic()
+        self._advance: Callable[[int], None] = self._print_line
+        self._stop: Callable[[], None] = lambda: None
+        if self._console.is_terminal:
+            self._open_bar()
+
+    def __call__(self, step: int, metrics: Metrics) -> None:
+        value = metrics.get(self.metric)
+        if value is not None and math.isfinite(value):
+            self._mean = value if self._mean is None else self._smooth * self._mean + (1 - self._smooth) * value
+        self._advance(step + 1)
+
+    def close(self) -> None:
+        self._stop()
+        self._stop = lambda: None
+
+    def _shown(self) -> str:
+        return "" if self._mean is None else f"{self.metric} {self._mean:.4g}"
+
+    def _open_bar(self) -> None:
+        from rich import progress
+
+        bar = progress.Progress(
+            progress.TextColumn("[bold]{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}/s"),
+            progress.TimeRemainingColumn(compact=True),
+            progress.TextColumn("{task.fields[metric]}"),
+            console=self._console,
+        )
+        task = bar.add_task(self.title, total=self.steps, completed=self.start, rate="-", metric="")
+
+        def advance(done: int) -> None:
+            now = time.monotonic()
+            if now - self._spoke < 0.1 and done < self.steps:
+                return
+            self._spoke = now
+            bar.update(task, completed=done, rate=f"{self._rate(done, now):.0f}", metric=self._shown())
+
+        bar.start()
+        self._advance, self._stop = advance, bar.stop
+
+    def _rate(self, done: int, now: float) -> float:
+        return (done - self.start) / max(now - self._began, 1e-9)
+
+    def _print_line(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._spoke < self.interval and done < self.steps:
+            return
+        self._spoke = now
+        rate = self._rate(done, now)
+        left = (self.steps - done) / max(rate, 1e-9)
+        line = f"{self.title} {done}/{self.steps}  {rate:.0f}/s  {left:.0f} s left  {self._shown()}"
+        self._console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,203 @@
+"""The regression of a denoiser on chunks: one update, and the targets that it can be trained towards.
+
+Shapes: B batch, To observation steps, H chunk length, A action, O observation, C features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffpolicy.data.batch import Demo
+from diffpolicy.errors import InputError
+from diffpolicy.policy.policy import Policy
+from diffpolicy.training.ema import Ema
+from diffpolicy.training.fit import Metrics
+from diffpolicy.updates import RegressionConfig
+
+__all__ = ["Draw", "Regressand", "Regression", "Target", "cosine_rate", "denoising"]
+
+
+class Draw(NamedTuple):
+    """A batch in the network's units, with the diffusion time and the noise drawn for it."""
+
+    obs: Tensor  # (B, C)
+    chunk: Tensor  # (B, H, A), in [-1, 1] over the action's range
+    t: Tensor  # (B,)
+    noise: Tensor  # (B, H, A)
+
+
+class Regressand(NamedTuple):
+    """What the student is asked, (x, t, s), what it should answer, y, and how much each sample counts."""
+
+    x: Tensor  # (B, H, A)
+    t: Tensor  # (B,)
+    s: Tensor | None  # (B,), the target time of two-time models
+    y: Tensor  # (B, H, A)
+    weight: Tensor  # (B,)
+
+
+Target = Callable[[Draw, Policy, Ema, Policy | None], Regressand]
+"""(draw, student, the student's average, teacher) -> what to regress on."""
+
+
+def denoising(draw: Draw, student: Policy, average: Ema, teacher: Policy | None) -> Regressand:
+    """The chunk itself, from x_t = alpha_t x_0 + sigma_t eps, weighted as the network's own output is.
+
+    Source: Ho et al. (2020), arXiv 2006.11239, eq. 14; for the other predictions see `diffusion.denoiser`.
+    """
+    del average, teacher
+    schedule, t = student.denoiser.schedule, draw.t
+    x = schedule.alpha(t)[:, None, None] * draw.chunk + schedule.sigma(t)[:, None, None] * draw.noise
+    return Regressand(x, t, None, draw.chunk, student.denoiser.weight(t))
+
+
+def cosine_rate(step: int, steps: int, lr: float, warmup: int) -> float:
+    """The learning rate of an update: a linear rise over `warmup` updates, then half a cosine to 0 at `steps`.
+
+    Source: Loshchilov and Hutter (2017), arXiv 1608.03983, eq. 5, without restarts.
+    """
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    done = (step - warmup) / max(steps - warmup, 1)
+    return lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+class Regression:
+    """Trains a policy's denoiser, encoder included, on demonstrations; `averaged()` is the policy to use.
+
+    `steps` is the whole length of training, which the learning rate falls over. Times and noise are a function of
+    (seed, step) alone, so that a run resumed by `load_state_dict` continues bit for bit on the same machine.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        steps: int,
+        config: RegressionConfig | None = None,
+        *,
+        seed: int = 0,
+        target: Target = denoising,
+        teacher: Policy | None = None,
+    ) -> None:
+        """Trains `policy` in place; raises InputError where steps < 1 or no time is left to train."""
+        self.config = config or RegressionConfig()
+        if steps < 1 or self.config.t_min >= policy.denoiser.t_max:
+            raise InputError(
+                f"expected steps >= 1 and t_min < {policy.denoiser.t_max}, got {steps} and {self.config.t_min}; "
+                "correct them"
+            )
+        self.policy, self.steps, self.seed = policy.train(), steps, seed
+        self.target, self.teacher = target, teacher
+        self.step = 0
+        self.ema = Ema(policy, self.config.ema_decay)
+        self._parameters = [p for p in policy.parameters() if p.requires_grad]
+        self._optimiser = torch.optim.AdamW(
+            self._parameters,
+            lr=self.config.lr,
+            betas=self.config.betas,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+        self._generator = torch.Generator(policy.device)
+
+    def __call__(self, batch: Demo) -> Metrics:
+        """One update: the loss is the mean of weight (clean - y)^2 over the real entries of the chunks.
+
+        Raises InputError where the batch does not fit the policy, and FloatingPointError, with the weights as
+        they were before, where loss or gradient is not finite.
+        """
+        loss = self._loss(batch)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip)
+        loss_value, norm_value = torch.stack([loss.detach(), norm]).tolist()  # the only wait for the device
+        if not math.isfinite(loss_value) or not math.isfinite(norm_value):
+            raise FloatingPointError(
+                f"at step {self.step} the loss is {loss_value} and the gradient's norm {norm_value}; resume from "
+                "the last checkpoint with a lower learning rate, and check the data for NaN or huge values"
+            )
+        rate = cosine_rate(self.step, self.steps, self.config.lr, self.config.warmup)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._optimiser.step()
+        self.ema.update(self.policy, self.step)
+        self.step += 1
+        return {"loss": loss_value, "lr": rate, "grad_norm": norm_value}
+
+    def averaged(self) -> Policy:
+        """A copy of the policy with the averaged weights, ready to act."""
+        policy = self.policy.resampled()
+        self.ema.copy_to(policy)
+        return policy.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later run needs to continue: the tensors are live, not copies."""
+        return {
+            "step": self.step,
+            "policy": self.policy.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; raises InputError where it is of another policy."""
+        try:
+            self.ema.load_state_dict(state["ema"])
+            self.policy.load_state_dict(state["policy"])
+            self._optimiser.load_state_dict(state["optimiser"])
+            self.step = int(state["step"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"the training state does not fit this policy ({error}); resume with the settings that the run "
+                "was started with, or train from the start"
+            ) from error
+
+    def _loss(self, batch: Demo) -> Tensor:
+        batch = batch.to(self.policy.device)
+        self._require_shapes(batch)
+        obs = self.policy.encoder(batch.obs)  # (B, C)
+        chunk = self.policy.normaliser.normalise_action(_held(batch.chunk, batch.mask))
+        asked = self.target(self._draw(obs, chunk), self.policy, self.ema, self.teacher)
+        clean: Tensor = self.policy.denoiser(asked.x, asked.t, obs, asked.s)
+        share = batch.mask * asked.weight[:, None]  # (B, H)
+        errors = (clean - asked.y).square() * share[:, :, None]
+        return errors.sum() / (batch.mask.sum() * chunk.shape[-1]).clamp(min=1)
+
+    def _draw(self, obs: Tensor, chunk: Tensor) -> Draw:
+        key = np.random.SeedSequence([self.seed, self.step]).generate_state(1, np.uint64)[0]
+        random, low, high = self._generator, self.config.t_min, self.policy.denoiser.t_max
+        random.manual_seed(int(key >> np.uint64(1)))
+        t = low + (high - low) * torch.rand(len(chunk), generator=random, device=chunk.device)
+        noise = torch.randn(chunk.shape, generator=random, device=chunk.device)
+        return Draw(obs, chunk, t, noise)
+
+    def _require_shapes(self, batch: Demo) -> None:
+        wanted = (self.policy.config.horizon, len(self.policy.spaces.action))
+        size, rest = len(batch.chunk), tuple(batch.chunk.shape[1:])
+        rows = {name: len(value) for name, value in batch.obs.items()}
+        good = size > 0 and rest == wanted and tuple(batch.mask.shape) == (size, wanted[0])
+        if not good or set(rows.values()) != {size}:
+            raise InputError(
+                f"expected a batch of chunks (B, {wanted[0]}, {wanted[1]}), masks (B, {wanted[0]}) and B rows of "
+                f"every observation, got {tuple(batch.chunk.shape)}, {tuple(batch.mask.shape)} and {rows}; make "
+                "the windows with the policy's n_obs_steps and horizon"
+            )
+
+
+def _held(chunk: Tensor, mask: Tensor) -> Tensor:
+    """Replace masked entries by the last real action before them, else by the first real one.
+
+    The network sees whole chunks, so what stands in a masked entry would otherwise reach the gradient.
+    """
+    real = mask > 0  # (B, H)
+    offsets = torch.arange(chunk.shape[1], device=chunk.device)
+    before = torch.where(real, offsets, -1).cummax(dim=1).values
+    first = real.to(torch.int8).argmax(dim=1, keepdim=True)
+    source = torch.where(before >= 0, before, first)  # (B, H)
+    return chunk.gather(1, source[:, :, None].expand_as(chunk))

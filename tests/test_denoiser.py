@@ -1,0 +1,115 @@
+"""Laws of the predictions, the denoiser and its network."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffpolicy.diffusion import MLP, PREDICTIONS, SCHEDULES, Denoiser, MLPConfig
+from diffpolicy.errors import InputError
+
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
+every_prediction = pytest.mark.parametrize("prediction", PREDICTIONS)
+
+
+class Constant(nn.Module):
+    """A network whose output is given."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *_: Tensor | None) -> Tensor:
+        return self.output
+
+
+def noisy(schedule: str, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Clean chunks, noise, their mixture at times (B,), and alpha and sigma (B,1,1)."""
+    torch.manual_seed(0)
+    clean, noise = torch.randn(2, len(t), 4, 3, dtype=t.dtype)
+    alpha, sigma = (f(t)[:, None, None] for f in (SCHEDULES[schedule].alpha, SCHEDULES[schedule].sigma))
+    return clean, noise, alpha * clean + sigma * noise, alpha, sigma
+
+
+@every_schedule
+@every_prediction
+def test_clean_inverts_target(schedule: str, prediction: str) -> None:
+    t = torch.linspace(0, 0.99, 20, dtype=torch.float64)
+    clean, noise, x, alpha, sigma = noisy(schedule, t)
+    target = PREDICTIONS[prediction].target(clean, noise, alpha, sigma)
+    torch.testing.assert_close(PREDICTIONS[prediction].clean(x, target, alpha, sigma), clean)
+
+
+@every_schedule
+@every_prediction
+def test_a_perfect_network_gives_the_clean_chunk(schedule: str, prediction: str) -> None:
+    t = torch.linspace(0.01, 0.99, 20, dtype=torch.float64)
+    clean, noise, x, alpha, sigma = noisy(schedule, t)
+    network = Constant(PREDICTIONS[prediction].target(clean, noise, alpha, sigma))
+    denoiser = Denoiser(SCHEDULES[schedule], prediction, network)
+    torch.testing.assert_close(denoiser(x, t, torch.zeros(20, 0)), clean)
+
+
+@every_schedule
+@every_prediction
+def test_weight_turns_the_clean_error_into_the_networks_own(schedule: str, prediction: str) -> None:
+    t = torch.linspace(0.05, 0.95, 20, dtype=torch.float64)
+    clean, noise, x, alpha, sigma = noisy(schedule, t)
+    output = torch.randn_like(x)
+    denoiser = Denoiser(SCHEDULES[schedule], prediction, Constant(output))
+    of_clean = (denoiser(x, t, torch.zeros(20, 0)) - clean).square().mean(dim=(1, 2))
+    of_output = (output - PREDICTIONS[prediction].target(clean, noise, alpha, sigma)).square().mean(dim=(1, 2))
+    torch.testing.assert_close(denoiser.weight(t) * of_clean, of_output)
+
+
+@every_schedule
+@every_prediction
+def test_clean_chunk_and_weight_are_finite_at_both_ends(schedule: str, prediction: str) -> None:
+    denoiser = Denoiser(SCHEDULES[schedule], prediction, Constant(torch.ones(2, 4, 3)))
+    ends = torch.tensor([0.0, 1.0])
+    assert denoiser(torch.ones(2, 4, 3), ends, torch.zeros(2, 0)).isfinite().all()
+    assert denoiser.weight(ends).isfinite().all()
+    assert SCHEDULES[schedule].alpha(torch.tensor(denoiser.t_max)) >= (0.999e-3 if prediction == "eps" else -1e-6)
+
+
+def test_unknown_prediction_is_refused() -> None:
+    with pytest.raises(InputError, match="score"):
+        Denoiser(SCHEDULES["cosine"], "score", Constant(torch.zeros(1)))
+
+
+def test_denoiser_can_be_copied_and_pickled() -> None:
+    denoiser = Denoiser(SCHEDULES["cosine"], "v", MLP(4, 3, 5, MLPConfig(width=8, blocks=1)))
+    args = torch.randn(2, 4, 3), torch.rand(2), torch.randn(2, 5)
+    for other in (copy.deepcopy(denoiser), pickle.loads(pickle.dumps(denoiser))):
+        assert torch.equal(other(*args), denoiser(*args))
+
+
+def test_untrained_mlp_puts_out_zero_and_every_input_gets_a_gradient_once_it_does_not() -> None:
+    torch.manual_seed(0)
+    network = MLP(4, 3, 5, MLPConfig(width=16, blocks=2))
+    x, t, obs = torch.randn(2, 4, 3), torch.rand(2), torch.randn(2, 5)
+    assert torch.equal(network(x, t, obs), torch.zeros(2, 4, 3))
+    nn.init.normal_(network.leave[1].weight)
+    inputs = [value.requires_grad_() for value in (x, t, obs)]
+    for gradient in torch.autograd.grad(network(x, t, obs).square().sum(), inputs):
+        assert (gradient != 0).all()
+
+
+def test_default_mlp_has_about_half_a_million_weights() -> None:
+    count = sum(parameter.numel() for parameter in MLP(8, 5, 40).parameters())
+    assert 400_000 < count < 600_000
+
+
+def test_mlp_of_one_time_refuses_a_second() -> None:
+    with pytest.raises(InputError, match="target time"):
+        MLP(4, 3, 5)(torch.zeros(1, 4, 3), torch.zeros(1), torch.zeros(1, 5), torch.zeros(1))
+
+
+@pytest.mark.parametrize("sizes", [{"width": 0}, {"blocks": 0}, {"time_dim": 3}])
+def test_impossible_network_sizes_are_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="time_dim"):
+        MLPConfig(**sizes)

@@ -1,0 +1,100 @@
+"""Laws of vector environments by id: one contract for ours and other people's, and clear refusals."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+from diffpolicy.errors import InputError
+from diffpolicy.rollout.environment import Branchable, Scripted, conditions_of, make_vector, named, stands_still
+from diffpolicy_envs import CONDITIONS, TASKS, TaskVectorEnv
+
+every_name = pytest.mark.parametrize("name", TASKS)
+
+
+@every_name
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_ours_run_batched_under_any_condition(name: str, condition: str) -> None:
+    env = make_vector(name, 3, condition, threads=1)
+    assert isinstance(env.unwrapped, TaskVectorEnv)
+    assert env.unwrapped.simulations.condition is CONDITIONS[condition]
+    assert env.num_envs == 3
+    assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
+    assert isinstance(env.unwrapped, Branchable)
+    assert isinstance(env.unwrapped, Scripted)
+    assert stands_still(env)
+    assert conditions_of(name) == tuple(CONDITIONS)
+
+
+def test_others_run_in_a_loop() -> None:
+    env = make_vector("Pendulum-v1", 2, g=5.0)
+    assert env.num_envs == 2
+    assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
+    assert [one.unwrapped.g for one in env.envs] == [5.0, 5.0]  # type: ignore[attr-defined]
+    assert not isinstance(env.unwrapped, Branchable)
+    assert not isinstance(env.unwrapped, Scripted)
+    assert not stands_still(env)
+    assert conditions_of("Pendulum-v1") == ("clean",)
+    env.close()
+
+
+@every_name
+def test_options_reach_the_environment(name: str) -> None:
+    env = make_vector(name, 1, threads=1, render_mode="rgb_array", width=20, height=10)
+    env.reset(seed=0)
+    frames = env.render()
+    assert frames is not None
+    assert frames[0].shape == (10, 20, 3)
+    env.close()
+
+
+@every_name
+def test_module_of_an_environment_is_imported_first(name: str) -> None:
+    assert isinstance(make_vector(f"diffpolicy_envs:{name}", 1, "slip").unwrapped, TaskVectorEnv)
+    assert conditions_of(f"diffpolicy_envs:{name}") == tuple(CONDITIONS)
+
+
+@pytest.mark.parametrize("name", ["diffpolicy/PickPlac-v0", "Nothing-v0", "no_such_module:Nothing-v0", "???", ""])
+def test_unknown_environment_is_refused_and_ours_are_named(name: str) -> None:
+    with pytest.raises(InputError, match="unknown environment") as caught:
+        make_vector(name, 1)
+    assert all(ours in str(caught.value) for ours in TASKS)
+
+
+def test_unknown_condition_is_refused_and_the_known_are_named() -> None:
+    with pytest.raises(InputError, match=r"knows the conditions clean, shove.*got 'storm'"):
+        make_vector(next(iter(TASKS)), 1, "storm")
+    with pytest.raises(InputError, match="knows the conditions clean; got 'shove'"):
+        make_vector("Pendulum-v1", 1, "shove")
+
+
+def test_other_than_continuous_actions_are_refused() -> None:
+    with pytest.raises(InputError, match="CartPole-v1 has Discrete actions"):
+        make_vector("CartPole-v1", 1)
+
+
+@pytest.mark.parametrize("name", [*TASKS, "Pendulum-v1"])
+def test_no_environment_at_all_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="at least 1 environment, got num_envs=0"):
+        make_vector(name, 0)
+
+
+def test_observations_go_by_name_in_single_precision() -> None:
+    box = named(np.ones((2, 3)))
+    assert list(box) == ["observation"]
+    assert box["observation"].dtype == np.float32
+    nested = named({"a": np.ones((2, 1)), "b": {"c": np.zeros((2, 2), np.float32)}})
+    assert set(nested) == {"a", "b/c"}
+    assert all(value.dtype == np.float32 for value in nested.values())
+
+
+def test_named_observations_are_copies() -> None:
+    original = np.ones((2, 3), np.float32)
+    named(original)["observation"][:] = 5
+    assert (original == 1).all()
+
+
+def test_registry_is_complete_on_import() -> None:
+    assert set(TASKS) <= set(gymnasium.registry)

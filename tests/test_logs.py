@@ -1,0 +1,118 @@
+"""Laws of the logs: what a kill may cost, what resuming rewrites, when a callback is called."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from diffpolicy.errors import InputError
+from diffpolicy.training.logs import JsonLines, Progress, TensorBoard, chain, every, read_lines
+
+
+def test_each_record_is_on_disk_before_the_next_step(tmp_path: Path) -> None:
+    with JsonLines(tmp_path / "run" / "log.jsonl") as log:
+        for step in range(3):
+            log(step, {"loss": 0.5 * step})
+            assert read_lines(log.path)[-1] == {"step": step, "loss": 0.5 * step}
+
+
+def test_a_kill_costs_at_most_the_line_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    with JsonLines(path) as log:
+        log(0, {"loss": 2.0})
+        log(1, {"loss": 1.0})
+    path.write_bytes(path.read_bytes()[:-4])
+    assert read_lines(path) == [{"step": 0, "loss": 2.0}]
+    with JsonLines(path, start=1) as log:
+        log(1, {"loss": 1.5})
+    assert [record["loss"] for record in read_lines(path)] == [2.0, 1.5]
+
+
+def test_resuming_drops_the_records_that_are_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    with JsonLines(path) as log:
+        for step in range(6):
+            log(step, {"loss": 1.0})
+    with JsonLines(path, start=4) as log:
+        log(4, {"loss": 9.0})
+    assert [(r["step"], r["loss"]) for r in read_lines(path)] == [*((s, 1.0) for s in range(4)), (4, 9.0)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_line_is_strict_json_even_for_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    with JsonLines(tmp_path / "log.jsonl") as log:
+        log(0, {"loss": float("nan"), "lr": float("inf")})
+    text = (tmp_path / "log.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"step": 0, "loss": None, "lr": None}
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 0}\n{"st\n{"step": 2}\n')
+    with pytest.raises(InputError, match="line 2"):
+        read_lines(path)
+
+
+def test_tensorboard_keeps_each_scalar(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with TensorBoard(tmp_path) as board:
+        board(0, {"loss": 2.0})
+        board(1, {"loss": 1.0})
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in events] == [(0, 2.0), (1, 1.0)]
+
+
+def test_every_counts_updates_and_includes_the_last() -> None:
+    called: list[int] = []
+    report = every(3, lambda step, _: called.append(step), last=8)
+    for step in range(8):
+        report(step, {})
+    assert called == [2, 5, 7]
+    with pytest.raises(InputError, match="n >= 1"):
+        every(0, report)
+
+
+def test_chained_reports_hear_the_same_in_order() -> None:
+    heard: list[tuple[str, int, float]] = []
+    both = chain(
+        lambda step, metrics: heard.append(("first", step, metrics["loss"])),
+        lambda step, metrics: heard.append(("second", step, metrics["loss"])),
+    )
+    both(7, {"loss": 0.25})
+    assert heard == [("first", 7, 0.25), ("second", 7, 0.25)]
+
+
+def test_off_a_terminal_progress_prints_plain_lines_at_intervals() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=False, width=200)
+    with Progress(steps=4, title="bc", console=console, interval=3600.0) as progress:
+        for step in range(4):
+            progress(step, {"loss": 0.5})
+    (line,) = text.getvalue().splitlines()
+    assert line.startswith("bc 4/4")
+    assert line.endswith("loss 0.5")
+    assert "\x1b" not in line
+
+
+def test_on_a_terminal_the_bar_is_closed_when_an_exception_passes() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120)
+    show_cursor = "\x1b[?25h"
+
+    def fail_midway() -> None:
+        with Progress(steps=3, console=console, metric="success") as progress:
+            progress(0, {"success": 0.75})
+            assert show_cursor not in text.getvalue()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_midway()
+    assert text.getvalue().rstrip("\n").endswith(show_cursor)
+    with Progress(steps=3, start=2, console=console) as progress:  # a second bar can open: the first let go
+        progress(2, {"loss": 1.0})
+    assert "3/3" in text.getvalue()

@@ -1,0 +1,143 @@
+"""Laws of spaces, units and features."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from diffpolicy.errors import InputError
+from diffpolicy.policy import Bounds, Encoder, Normaliser, SpaceSpec
+
+INF = float("inf")
+BOUNDED = SpaceSpec({"a.b": Bounds((-1.0, 0.0), (3.0, 10.0))}, Bounds((-2.0,), (4.0,)), False)
+MIXED = SpaceSpec({"x": Bounds((-1.0, -INF), (3.0, INF))}, Bounds((-2.0,), (4.0,)), False)
+ROWS = torch.tensor([[0.0, 5.0], [1.0, 9.0]])
+ACTIONS = torch.tensor([[0.0], [1.0]])
+
+
+def test_finite_bounds_map_to_the_unit_range_without_any_data() -> None:
+    normaliser = Normaliser(BOUNDED)
+    assert normaliser.fitted
+    low_and_high = torch.tensor([[-1.0, 0.0], [3.0, 10.0]])
+    normalised = normaliser.normalise_obs({"a.b": low_and_high})["a.b"]
+    torch.testing.assert_close(normalised, torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
+    torch.testing.assert_close(normaliser.normalise_action(torch.tensor([-2.0, 1.0, 4.0])[:, None]),
+                               torch.tensor([-1.0, 0.0, 1.0])[:, None])  # fmt: skip
+
+
+def test_actions_survive_the_round_trip_and_are_clipped_to_their_space() -> None:
+    normaliser = Normaliser(BOUNDED)
+    actions = torch.linspace(-2, 4, 13)[:, None]
+    torch.testing.assert_close(normaliser.unnormalise_action(normaliser.normalise_action(actions)), actions)
+    assert torch.equal(normaliser.unnormalise_action(torch.tensor([[-9.0], [9.0]])), torch.tensor([[-2.0], [4.0]]))
+
+
+def test_ranges_come_from_data_only_where_the_space_has_none() -> None:
+    normaliser = Normaliser(MIXED)
+    normaliser.fit({"x": ROWS}, ACTIONS)
+    normalised = normaliser.normalise_obs({"x": ROWS})["x"]
+    torch.testing.assert_close(normalised, torch.tensor([[-0.5, -1.0], [0.0, 1.0]]))
+
+
+def test_a_constant_dimension_is_divided_by_the_floor() -> None:
+    normaliser = Normaliser(MIXED)
+    normaliser.fit({"x": torch.full((5, 2), 7.0)}, ACTIONS)
+    shifted = normaliser.normalise_obs({"x": torch.tensor([[1.0, 7.01]])})["x"]
+    assert float(shifted[0, 1]) == pytest.approx(1, abs=1e-3)
+
+
+def test_use_before_fitting_and_fitting_twice_are_refused() -> None:
+    normaliser = Normaliser(MIXED)
+    with pytest.raises(InputError, match="fitted"):
+        normaliser.normalise_obs({"x": ROWS})
+    with pytest.raises(InputError, match="fitted"):
+        normaliser.normalise_action(ACTIONS)
+    normaliser.fit({"x": ROWS}, ACTIONS)
+    assert normaliser.frozen
+    with pytest.raises(InputError, match="frozen"):
+        normaliser.fit({"x": ROWS}, ACTIONS)
+
+
+def test_statistics_and_frozenness_travel_in_the_state_dict() -> None:
+    fitted, other = Normaliser(MIXED), Normaliser(MIXED)
+    fitted.fit({"x": ROWS}, ACTIONS)
+    assert not other.fitted
+    other.load_state_dict(fitted.state_dict())
+    assert other.fitted
+    assert other.frozen
+    assert torch.equal(other.normalise_obs({"x": ROWS})["x"], fitted.normalise_obs({"x": ROWS})["x"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ({}, "expected rows of"),
+        ({"y": ROWS}, "expected rows of"),
+        ({"x": ROWS[:0]}, "M >= 1"),
+        ({"x": ROWS[:, :1]}, "M, 2"),
+        ({"x": ROWS * float("nan")}, "finite"),
+    ],
+)
+def test_unusable_rows_are_refused_and_change_nothing(rows: dict[str, torch.Tensor], match: str) -> None:
+    normaliser = Normaliser(MIXED)
+    with pytest.raises(InputError, match=match):
+        normaliser.fit(rows, ACTIONS)
+    assert not normaliser.frozen
+    assert not normaliser.fitted
+
+
+def test_features_are_sorted_by_name_and_clipped() -> None:
+    unit = Bounds((-1.0,), (1.0,))
+    encoder = Encoder(SpaceSpec({"z": unit, "a": unit}, unit, False), n_obs_steps=2)
+    features = encoder({"z": torch.tensor([[[0.1], [0.2]]]), "a": torch.tensor([[[0.3], [99.0]]])})
+    torch.testing.assert_close(features, torch.tensor([[0.3, 0.1, 5.0, 0.2]]))
+    assert encoder.features == 4
+    with pytest.raises(InputError, match=r"'z' of shape \(B, 2, 1\)"):
+        encoder({"z": torch.zeros(1, 1, 1), "a": torch.zeros(1, 2, 1)})
+
+
+def test_spaces_survive_json() -> None:
+    for spec in (BOUNDED, MIXED):
+        assert SpaceSpec.from_json(json.loads(json.dumps(spec.to_json(), allow_nan=False))) == spec
+    with pytest.raises(InputError, match="SpaceSpec"):
+        SpaceSpec.from_json({"observations": {}})
+
+
+def test_spaces_are_read_from_boxes_and_dicts_of_boxes() -> None:
+    box, action = spaces.Box(-1, 1, (3,)), spaces.Box(-2, 2, (2,))
+    assert SpaceSpec.from_spaces(box, action).boxed
+    named = SpaceSpec.from_spaces(spaces.Dict({"b": box, "a": action}), action)
+    assert not named.boxed
+    assert list(named.observations) == ["a", "b"]
+    assert named.action == Bounds((-2.0, -2.0), (2.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [
+        (spaces.Box(-1, 1, (3, 3)), spaces.Box(-1, 1, (2,))),
+        (spaces.Box(-1, 1, (3,)), spaces.Discrete(4)),
+        (spaces.Dict({"a": spaces.Discrete(3)}), spaces.Box(-1, 1, (2,))),
+        (spaces.Dict({}), spaces.Box(-1, 1, (2,))),
+    ],
+)
+def test_other_spaces_are_refused(observation: spaces.Space, action: spaces.Space) -> None:
+    with pytest.raises(InputError, match="expected"):
+        SpaceSpec.from_spaces(observation, action)
+
+
+def test_bounds_must_be_ordered() -> None:
+    for low, high in [((1.0,), (0.0,)), ((), ()), ((0.0,), (1.0, 2.0)), ((float("nan"),), (1.0,))]:
+        with pytest.raises(InputError, match="low <= high"):
+            Bounds(low, high)
+
+
+def test_an_observation_of_many_numbers_is_read_as_single_precision() -> None:
+    rows, single = BOUNDED.batch({"a.b": [0.5, 1.5]})
+    assert single
+    assert rows["a.b"].dtype == np.float32
+    assert rows["a.b"].shape == (1, 2)

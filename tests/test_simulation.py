@@ -1,0 +1,219 @@
+"""Laws of the simulations: an episode follows from its seed alone, and a state row from which it can go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffpolicy_envs import CONDITIONS, TASKS, Simulations, Task
+
+every_task = pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.__name__)
+every_condition = pytest.mark.parametrize("condition", CONDITIONS)
+
+
+def begun(task: type[Task], num: int, condition: str = "clean", threads: int = 1, seed: int = 0) -> Simulations:
+    sim = Simulations(task, num, condition, threads)
+    sim.reset(np.arange(num), list(range(seed, seed + num)))
+    return sim
+
+
+def mixed(sim: Simulations, ids: np.ndarray, time: int, seed: int = 0) -> np.ndarray:
+    """The expert's actions (n, A), but random ones at the start and at every eighth step."""
+    rng = np.random.default_rng([seed, time])
+    random = rng.uniform(-1, 1, (len(ids), sim.task.action_size))
+    return random if time < 4 or time % 8 == 7 else sim.expert(ids)
+
+
+def recorded(sim: Simulations, ids: np.ndarray, actions: Any) -> list[np.ndarray]:
+    """Everything that can be seen of ``ids`` while they are driven by actions (T, n, A)."""
+    seen = []
+    for action in actions:
+        step = sim.step(ids, action)
+        seen += [*step.observation.values(), step.reward, step.success, step.truncated, sim.expert(ids)]
+        seen += list(step.terms.values())
+    return [*seen, sim.get_state(ids)]
+
+
+def driven(sim: Simulations, ids: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Drive by mixed actions; returns them (T, n, A)."""
+    actions = []
+    for time in range(start, stop):
+        actions.append(mixed(sim, ids, time))
+        sim.step(ids, actions[-1])
+    return np.stack(actions)
+
+
+def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@every_task
+@every_condition
+def test_saved_state_continues_bit_for_bit_anywhere(task: type[Task], condition: str) -> None:
+    ids = np.arange(4)
+    sim = begun(task, 4, condition)
+    driven(sim, ids, 0, 12)
+    states, observation = sim.get_state(ids), sim.observe(ids)
+    actions = driven(sim, ids, 12, 52)
+    end = sim.get_state(ids)
+
+    other, rows = begun(task, 7, condition, threads=2, seed=100), np.array([0, 2, 5, 6])
+    driven(other, np.arange(7), 0, 3)
+    there = other.set_state(rows, states)
+    assert all(np.array_equal(there[name], observation[name]) for name in observation)
+    assert np.array_equal(other.get_state(rows), states)
+    replayed = recorded(other, rows, actions)
+    assert np.array_equal(replayed[-1], end)
+    sim.set_state(ids, states)
+    assert same(recorded(sim, ids, actions), replayed)
+
+
+@every_task
+@pytest.mark.parametrize("condition", ["shove", "slip"])
+def test_disturbance_still_to_come_is_part_of_the_state(task: type[Task], condition: str) -> None:
+    ids = np.arange(4)
+    sim = begun(task, 4, condition)
+    states = sim.get_state(ids)
+    actions = []
+    for _ in range(60):
+        actions.append(sim.expert(ids))
+        sim.step(ids, actions[-1])
+    sim.set_state(ids, sim.undisturbed(states))
+    assert not same(recorded(sim, ids, actions)[:-1], recorded(begun_from(sim, states), ids, actions)[:-1])
+
+
+def begun_from(sim: Simulations, states: np.ndarray) -> Simulations:
+    other = begun(type(sim.task), sim.num, sim.condition.name, seed=50)
+    other.set_state(np.arange(sim.num), states)
+    return other
+
+
+@every_task
+@pytest.mark.parametrize("condition", ["shove", "slip", "sensor_noise"])
+def test_undisturbed_state_continues_as_a_clean_episode(task: type[Task], condition: str) -> None:
+    ids = np.arange(4)
+    clean, sim = begun(task, 4), begun(task, 4, condition)
+    before = sim.get_state(ids)
+    quiet = sim.undisturbed(before)
+    assert not np.array_equal(quiet, before)
+    assert np.array_equal(before, sim.get_state(ids))  # the argument and the simulations are left alone
+    sim.set_state(ids, quiet)
+    actions = driven(clean, ids, 0, 60)
+    clean.reset(ids, [0, 1, 2, 3])
+    assert same(recorded(clean, ids, actions)[:-1], recorded(sim, ids, actions)[:-1])
+
+
+@every_task
+def test_undisturbed_opens_a_gripper_that_was_forced_open_no_longer(
+    task: type[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = np.arange(6)
+    sim = begun(task, 6, "shove")
+    forced = np.zeros(6, bool)
+    released = type(sim.task).release
+
+    def seen(self: Task, rows: np.ndarray, action: np.ndarray) -> np.ndarray:
+        forced[:] = True
+        return released(self, rows, action)
+
+    monkeypatch.setattr(type(sim.task), "release", seen)
+    while not forced.any():
+        sim.step(ids, sim.expert(ids))
+    sim.set_state(ids, sim.undisturbed(sim.get_state(ids)))
+    forced[:] = False
+    for _ in range(40):
+        sim.step(ids, sim.expert(ids))
+    assert not forced.any()
+
+
+@every_task
+@every_condition
+def test_trajectory_depends_neither_on_the_number_of_simulations_nor_on_threads(
+    task: type[Task], condition: str
+) -> None:
+    five = begun(task, 5, condition, threads=2)
+    actions = driven(five, np.arange(5), 0, 40)
+    five.reset(np.arange(5), [0, 1, 2, 3, 4])
+    whole = recorded(five, np.arange(5), actions)
+    for i in (0, 3):
+        alone = recorded(begun(task, 1, condition, seed=i), np.arange(1), actions[:, i : i + 1])
+        assert same(alone, [value[i : i + 1] for value in whole])
+
+
+@every_task
+def test_simulations_that_are_not_addressed_stand_still(task: type[Task]) -> None:
+    sim = begun(task, 4, "action_delay")
+    before = sim.get_state(np.arange(4))
+    driven(sim, np.array([1, 3]), 0, 5)
+    sim.reset(np.array([3]), [7])
+    after = sim.get_state(np.arange(4))
+    assert np.array_equal(after[[0, 2]], before[[0, 2]])
+    assert not np.array_equal(after[[1, 3]], before[[1, 3]])
+
+
+@every_task
+@every_condition
+def test_episode_is_a_function_of_its_seed(task: type[Task], condition: str) -> None:
+    used, ids = begun(task, 3, condition), np.arange(3)
+    driven(used, ids, 0, 20)
+    used.reset(ids, [11, 12, 13])
+    fresh = begun(task, 3, condition, threads=2, seed=11)
+    assert np.array_equal(used.get_state(ids), fresh.get_state(ids))
+    actions = driven(fresh, ids, 0, 30)
+    driven(used, ids, 0, 30)
+    assert np.array_equal(used.get_state(ids), fresh.get_state(ids))
+    one = begun(task, 1, condition, seed=12)
+    for action in actions:
+        one.step(np.arange(1), action[1:2])
+    assert np.array_equal(one.get_state(np.arange(1))[0], fresh.get_state(ids)[1])
+
+
+@every_task
+def test_start_under_a_seed_is_the_same_in_every_condition(task: type[Task]) -> None:
+    starts = [begun(task, 4, condition).batch.state[:].copy() for condition in CONDITIONS]
+    assert all(np.array_equal(start, starts[0]) for start in starts)
+    assert len(np.unique(starts[0], axis=0)) == 4
+
+
+@every_task
+@every_condition
+def test_episodes_without_a_seed_differ_and_follow_from_the_first(task: type[Task], condition: str) -> None:
+    one, other, row = begun(task, 1, condition, seed=5), begun(task, 2, condition, seed=4), np.arange(1)
+    starts = [one.get_state(row)]
+    for _ in range(3):
+        one.reset(row, [None])
+        other.reset(row + 1, [None])
+        assert np.array_equal(one.get_state(row), other.get_state(row + 1))
+        starts.append(one.get_state(row))
+    assert len(np.unique(np.concatenate(starts), axis=0)) == 4
+
+
+@every_task
+def test_sensor_noise_may_be_read_past_the_end_of_an_episode(task: type[Task]) -> None:
+    sim, row = begun(task, 1, "sensor_noise"), np.arange(1)
+    for _ in range(task.max_steps + 2):
+        step = sim.step(row, np.zeros((1, task.action_size)))
+    assert step.truncated.all()
+    assert all(np.isfinite(value).all() for value in step.observation.values())
+
+
+@every_task
+def test_bad_states_seeds_and_numbers_are_refused(task: type[Task]) -> None:
+    sim, ids = begun(task, 2), np.arange(2)
+    states = sim.get_state(ids)
+    assert states.shape == (2, sim.state_size)
+    delayed = begun(task, 2, "action_delay").get_state(ids)
+    for wrong in (states[:1], states[:, :-1], delayed, states[0], np.full_like(states, np.nan)):
+        with pytest.raises(ValueError, match="expected finite states of shape"):
+            sim.set_state(ids, wrong)
+    assert np.array_equal(sim.get_state(ids), states)
+    for seed in (-1, 2**53, 1.5, "1"):
+        with pytest.raises(ValueError, match="expected a seed"):
+            sim.reset(ids, [1, seed])  # type: ignore[list-item]
+    assert np.array_equal(sim.get_state(ids), states)
+    with pytest.raises(ValueError, match="at least 1"):
+        Simulations(task, 0)
+    with pytest.raises(ValueError, match="unknown condition"):
+        Simulations(task, 1, "weather")
