@@ -1,1 +1,96 @@
-"""Diffusion policies for robot control."""
+"""Diffusion policies for robot control: imitation, on-policy correction, MuJoCo evaluation.
+
+The names below are loaded from their modules on first use, so that importing this package is quick and pulls in
+neither torch nor MuJoCo.
+
+Shapes, everywhere: B batch, K denoising steps, H chunk length, A action, O observation, T environment steps,
+N simulations, S simulator state. Units stand in brackets: [m], [s], [rad], [N].
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffpolicy.data.dataset import Dataset, read_dataset, write_dataset
+    from diffpolicy.data.episode import Episode, from_arrays
+    from diffpolicy.errors import InputError
+    from diffpolicy.evaluation.evaluate import evaluate
+    from diffpolicy.policy import PolicyConfig
+    from diffpolicy.policy.checkpoint import load_checkpoint, save_checkpoint
+    from diffpolicy.policy.policy import Policy
+    from diffpolicy.policy.spaces import SpaceSpec
+    from diffpolicy.recipes.bc import Bc
+    from diffpolicy.recipes.collect import Collect
+    from diffpolicy.recipes.correct import Correct
+    from diffpolicy.recipes.evaluate import Evaluate
+    from diffpolicy.recipes.quickstart import Quickstart
+    from diffpolicy.recipes.video import Video
+    from diffpolicy.rollout.environment import make_vector
+    from diffpolicy.rollout.predictor import ScriptedExpert
+
+    __version__: str
+
+__all__ = [
+    "Bc",
+    "Collect",
+    "Correct",
+    "Dataset",
+    "Episode",
+    "Evaluate",
+    "InputError",
+    "Policy",
+    "PolicyConfig",
+    "Quickstart",
+    "ScriptedExpert",
+    "SpaceSpec",
+    "Video",
+    "__version__",
+    "evaluate",
+    "from_arrays",
+    "load_checkpoint",
+    "make_vector",
+    "read_dataset",
+    "save_checkpoint",
+    "write_dataset",
+]
+
+_HOMES = {
+    "Bc": "recipes.bc",
+    "Collect": "recipes.collect",
+    "Correct": "recipes.correct",
+    "Dataset": "data.dataset",
+    "Episode": "data.episode",
+    "Evaluate": "recipes.evaluate",
+    "InputError": "errors",
+    "Policy": "policy.policy",
+    "PolicyConfig": "policy",
+    "Quickstart": "recipes.quickstart",
+    "ScriptedExpert": "rollout.predictor",
+    "SpaceSpec": "policy.spaces",
+    "Video": "recipes.video",
+    "evaluate": "evaluation.evaluate",
+    "from_arrays": "data.episode",
+    "load_checkpoint": "policy.checkpoint",
+    "make_vector": "rollout.environment",
+    "read_dataset": "data.dataset",
+    "save_checkpoint": "policy.checkpoint",
+    "write_dataset": "data.dataset",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("diffpolicy")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, and what every module has."""
+    return sorted({*globals(), *__all__})

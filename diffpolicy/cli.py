@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
@@ -42,6 +43,9 @@ def main(args: Sequence[str] | None = None) -> int:
     dry = "--dry-run" in words
     words = [word for word in words if word != "--dry-run"]
     try:
+        if words and not words[0].startswith("-") and words[0] not in RECIPES:
+            near = difflib.get_close_matches(words[0], RECIPES, 1, 0.0)
+            raise InputError(f"unknown command {words[0]!r}; did you mean {near[0]}? There are {', '.join(RECIPES)}")
         recipe = tyro.extras.subcommand_cli_from_dict(
             RECIPES, prog="diffpolicy", description=DESCRIPTION, args=words or ["--help"]
         )
@@ -54,6 +58,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"diffpolicy: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f"diffpolicy: training diverged: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted: what was finished is on disk; the same command goes on from there", file=sys.stderr)
         return 130

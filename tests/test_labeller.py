@@ -13,8 +13,8 @@ from diffpolicy.data.episode import Episode
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import make_vector
 from diffpolicy.rollout.labeller import Cost, Takeover, label_by_branching, label_by_takeover
+from diffpolicy.rollout.loop import rollout
 from diffpolicy.rollout.predictor import ScriptedExpert
-from diffpolicy.rollout.rollout import rollout
 from diffpolicy_envs import CONDITIONS, TASKS
 
 every_name = pytest.mark.parametrize("name", TASKS)

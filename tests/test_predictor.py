@@ -9,8 +9,8 @@ import pytest
 
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import make_vector
+from diffpolicy.rollout.loop import rollout
 from diffpolicy.rollout.predictor import EpisodicPredictor, Mixture, Predictor, ScriptedExpert
-from diffpolicy.rollout.rollout import rollout
 from diffpolicy_envs import TASKS
 
 every_name = pytest.mark.parametrize("name", TASKS)

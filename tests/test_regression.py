@@ -18,8 +18,8 @@ from diffpolicy.data.batch import Demo
 from diffpolicy.diffusion import MLPConfig
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig, SpaceSpec
-from diffpolicy.policy.checkpoint import load_train_state, save_train_state
 from diffpolicy.policy.policy import Policy
+from diffpolicy.policy.train_state import load_train_state, save_train_state
 from diffpolicy.training.fit import Metrics, fit
 from diffpolicy.updates import RegressionConfig
 from diffpolicy.updates.regression import Draw, Regression, cosine_rate, denoising

@@ -16,8 +16,8 @@ from diffpolicy.diffusion import MLPConfig, SamplerConfig
 from diffpolicy.errors import InputError
 from diffpolicy.policy import Policy, PolicyConfig, SpaceSpec
 from diffpolicy.rollout.environment import make_vector
+from diffpolicy.rollout.loop import rollout
 from diffpolicy.rollout.predictor import ScriptedExpert
-from diffpolicy.rollout.rollout import rollout
 from diffpolicy_envs import CONDITIONS, TASKS
 
 every_name = pytest.mark.parametrize("name", TASKS)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffpolicy.diffusion import MLPConfig
 from diffpolicy.errors import InputError
 
-__all__ = ["MLP", "MLPConfig"]
+__all__ = ["MLP", "Block", "MLPConfig"]
 
 
 class MLP(nn.Module):

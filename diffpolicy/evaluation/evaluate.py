@@ -12,8 +12,8 @@ import numpy as np
 from diffpolicy.evaluation.report import TableRow
 from diffpolicy.evaluation.statistics import Interval, wilson
 from diffpolicy.rollout.environment import Vector, make_vector
+from diffpolicy.rollout.loop import Finished, rollout
 from diffpolicy.rollout.predictor import Predictor
-from diffpolicy.rollout.rollout import Finished, rollout
 
 __all__ = ["EpisodeRow", "Evaluation", "evaluate"]
 

@@ -16,7 +16,7 @@ from diffpolicy.rollout.video import tile, write_video
 from diffpolicy.training.logs import read_lines
 from diffpolicy_envs.rendering import resolve_backend
 
-__all__ = ["tell"]
+__all__ = ["film_story", "tell"]
 
 Makers = Mapping[str, Callable[[Vector], Predictor]]
 
@@ -24,15 +24,13 @@ Makers = Mapping[str, Callable[[Vector], Predictor]]
 def tell(
     out: Path,
     evaluations: Sequence[Evaluation],
+    videos: Sequence[Video],
     costs: Mapping[str, Mapping[str, Any]],
     about: Mapping[str, Any],
     next_commands: Sequence[str],
 ) -> Path:
-    """Film, draw and write ``report.html`` into the quickstart's folder."""
-    backend = resolve_backend().reason
-    print(f"renderer: {backend}")
+    """Draw and write ``report.html`` into the quickstart's folder."""
     last = evaluations[-1].method
-    videos = _videos(out, evaluations, last)
     table = [
         e.table_row(
             seconds=costs[e.method].get("train_s"),
@@ -48,7 +46,7 @@ def tell(
         "machine": str(about["machine"]),
         "versions": ", ".join(f"{k} {v}" for k, v in about["versions"].items()),
         "commit": str(about["commit"]) or "installed package",
-        "renderer": backend,
+        "renderer": resolve_backend().reason,
     }
     return write_report(
         out / "report.html",
@@ -102,13 +100,15 @@ def _figures(out: Path, evaluations: Sequence[Evaluation]) -> list[Figure]:
     ]
 
 
-def _videos(out: Path, evaluations: Sequence[Evaluation], last: str) -> list[Video]:
-    """Expert, uncorrected and corrected policy under the same shove, and clean."""
+def film_story(out: Path, evaluations: Sequence[Evaluation]) -> list[Video]:
+    """Expert, uncorrected and corrected policy in one episode under the same shove, and in one undisturbed."""
     from diffpolicy.policy.checkpoint import load_checkpoint
 
+    print(f"renderer: {resolve_backend().reason}")
+    last = evaluations[-1].method
     makers: dict[str, Callable[[Vector], Predictor]] = {"expert": ScriptedExpert}
-    for name, folder in (("imitation", out / "bc"), ("corrected", out)):
-        makers[name] = _acting(load_checkpoint(folder / "checkpoint").policy.eval())
+    for name, folder in (("imitation", out / "bc"), ("corrected", out / "checkpoint")):
+        makers[name] = _acting(load_checkpoint(folder).policy.eval())
     environment = evaluations[0].task
     videos = []
     for condition, caption in (

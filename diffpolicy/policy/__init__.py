@@ -16,17 +16,12 @@ from diffpolicy.errors import InputError
 
 if TYPE_CHECKING:
     from diffpolicy.policy.acting import ActingState
-    from diffpolicy.policy.checkpoint import (
-        Checkpoint,
-        load_checkpoint,
-        load_train_state,
-        save_checkpoint,
-        save_train_state,
-    )
+    from diffpolicy.policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from diffpolicy.policy.encoder import Encoder
     from diffpolicy.policy.normaliser import Normaliser
     from diffpolicy.policy.policy import Policy
     from diffpolicy.policy.spaces import Bounds, SpaceSpec
+    from diffpolicy.policy.train_state import load_train_state, save_train_state
 
 __all__ = [
     "ActingState",
@@ -52,13 +47,20 @@ class PolicyConfig:
     oldest of those observations; `n_action_steps` of it, from the present on, are executed.
     """
 
-    horizon: int = 8
+    horizon: int = 16
+    """Length of a chunk of actions."""
     n_obs_steps: int = 1
-    n_action_steps: int = 4
+    """Observations that the policy sees, the present one included."""
+    n_action_steps: int = 8
+    """Actions of a chunk that are executed before the next decision."""
     schedule: ScheduleName = "straight"
+    """From data to noise: the cosine schedule, or the straight line of flow matching."""
     prediction: PredictionName = "flow"
+    """What the network puts out."""
     network: MLPConfig = field(default_factory=MLPConfig)
+    """Size of the network."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    """How chunks are drawn."""
 
     def __post_init__(self) -> None:
         """Raises InputError where the executed actions do not fit in the chunk."""
@@ -89,9 +91,9 @@ _HOMES = {
     "Policy": "policy",
     "SpaceSpec": "spaces",
     "load_checkpoint": "checkpoint",
-    "load_train_state": "checkpoint",
+    "load_train_state": "train_state",
     "save_checkpoint": "checkpoint",
-    "save_train_state": "checkpoint",
+    "save_train_state": "train_state",
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffpolicy.errors import InputError
 from diffpolicy.policy.spaces import Bounds, SpaceSpec
 
-__all__ = ["SCALE_FLOOR", "UNBOUNDED", "Normaliser"]
+__all__ = ["SCALE_FLOOR", "UNBOUNDED", "Normaliser", "Range"]
 
 SCALE_FLOOR = 1e-2  # least half-range that a dimension is divided by [raw units]: constant ones stay calm
 UNBOUNDED = 1e6  # bounds this wide or wider tell nothing, and the data's range is taken instead

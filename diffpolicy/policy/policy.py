@@ -50,6 +50,8 @@ class Policy(nn.Module, ModelHubMixin, library_name="diffpolicy", tags=["robotic
         self.config = config
         self.spaces = spaces
         self.seed = 0
+        self.environment: str | None = None  # the gymnasium id that it was trained for, as far as its checkpoint says
+        self.provenance: dict[str, Any] = {}  # where its weights come from, likewise
         self.encoder = Encoder(spaces, config.n_obs_steps)
         network = MLP(config.horizon, len(spaces.action), self.encoder.features, config.network)
         self.sampler = Sampler(Denoiser(SCHEDULES[config.schedule], config.prediction, network), config.sampler)

@@ -6,11 +6,13 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from diffpolicy.errors import InputError
-from diffpolicy.recipes.run import checkpoint_of
 from diffpolicy.rollout.environment import Vector
 from diffpolicy.rollout.predictor import Predictor, ScriptedExpert
 
@@ -27,6 +29,7 @@ class Actor:
     nfe: int = 0  # denoiser calls per decision
     n_action_steps: int = 1  # actions executed per decision
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None  # the run's, where there is one
 
 
 def load_actor(who: str | Path, environment: str | None = None) -> Actor:
@@ -34,7 +37,9 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
 
     Args:
         who: "expert" for the environment's own; a checkpoint folder or the run that holds one; or the zip
-            file of a Stable-Baselines3 model (which is a pickle: load only files that you trust).
+            file of a Stable-Baselines3 model (which is a pickle: load only files that you trust); or
+            "module:function", a function that is given the vector environment and returns who acts in it:
+            anything with Stable-Baselines3's ``predict``.
         environment: gymnasium id; by default the one that the checkpoint was trained in.
 
     Raises:
@@ -49,7 +54,11 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
             raise InputError(f"{who} does not say its environment; add --environment")
         model = _load_sb3(Path(who))
         return Actor(Path(who).stem, environment, lambda _: model)
-    return _load_checkpoint(checkpoint_of(who), environment)
+    if ":" in str(who) and not Path(who).exists():
+        if environment is None:
+            raise InputError(f"{who} does not say its environment; add --environment")
+        return Actor(str(who), environment, _load_function(str(who)))
+    return _load_checkpoint(Path(who), environment)
 
 
 def _load_checkpoint(folder: Path, environment: str | None) -> Actor:
@@ -57,9 +66,10 @@ def _load_checkpoint(folder: Path, environment: str | None) -> Actor:
     from diffpolicy.policy.spaces import SpaceSpec
 
     checkpoint = load_checkpoint(folder)
+    folder = checkpoint.folder
     policy = checkpoint.policy.eval()
     where = environment or checkpoint.environment
-    if where is None:
+    if not where:
         raise InputError(f"{folder} does not say its environment; add --environment")
 
     def make(env: Vector) -> Predictor:
@@ -73,7 +83,16 @@ def _load_checkpoint(folder: Path, environment: str | None) -> Actor:
 
     name = folder.parent.name if folder.name == "checkpoint" else folder.name
     config = policy.config
-    return Actor(name, where, make, len(policy.sampler), config.n_action_steps, checkpoint.provenance)
+    return Actor(name, where, make, len(policy.sampler), config.n_action_steps, checkpoint.provenance, folder.parent)
+
+
+def _load_function(name: str) -> Callable[[Vector], Predictor]:
+    module, _, function = name.partition(":")
+    try:
+        make: Callable[[Vector], Predictor] = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"expected 'module:function' that can be imported, got {name!r} ({error})") from error
+    return make
 
 
 def _load_sb3(path: Path) -> Predictor:
@@ -86,9 +105,24 @@ def _load_sb3(path: Path) -> Predictor:
         package, family, *_ = described.split(".")
         if package != "stable_baselines3" or family not in algorithms:
             raise InputError(f"{path} holds a policy of {described}; expected PPO, A2C, SAC or TD3")
-        model: Predictor = algorithms[family].load(path, device="cpu")
+        model = algorithms[family].load(path, device="cpu")
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"expected the zip file of a Stable-Baselines3 model, got {path} ({error})") from error
-    return model
+    return _Deterministic(model)
+
+
+class _Deterministic:
+    """A Stable-Baselines3 model without the noise that it explores with, so that an episode repeats."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[npt.NDArray[Any], Any]:
+        """The model's most likely action (N, A)."""
+        del deterministic
+        action, state = self._model.predict(observation, state, episode_start, deterministic=True)
+        return action, state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +56,8 @@ class Bc:
         episodes = dataset.episodes[: self.demonstrations]
         if self.demonstrations is not None and not 1 <= self.demonstrations <= len(dataset.episodes):
             raise InputError(f"{self.data} has {len(dataset.episodes)} episodes, asked for {self.demonstrations}")
+        if self.seed < 0:
+            raise InputError(f"expected a seed of 0 or more, got {self.seed}")
         open_run(self, self.out, self.overwrite)
         threads = use_threads(self.threads)
         with torch.random.fork_rng():
@@ -68,11 +71,11 @@ class Bc:
             )
         policy.normaliser.freeze()
         cost = {
-            "dataset": str(self.data.resolve() if self.data.is_dir() else self.data),
+            "dataset": os.path.relpath(self.data, self.out) if self.data.is_dir() else str(self.data),
             "demonstrations": len(episodes),
             "threads": threads,
             "expert_queries": sum(map(len, episodes)),
-            "env_steps": sum(map(len, episodes)),
+            "env_steps": dataset.provenance.get("env_steps", sum(map(len, episodes))),
         }
         stage = Stage(
             self.out,
@@ -85,4 +88,5 @@ class Bc:
             provenance(self, method="bc", **cost),
         )
         train(policy, table, self.optimiser, stage)
+        print(f"checkpoint: {self.out / 'checkpoint'}   try: diffpolicy evaluate {self.out}")
         return self.out / "checkpoint"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffpolicy.errors import InputError
-from diffpolicy.recipes.run import provenance
+from diffpolicy.recipes.run import differences, provenance
 
 __all__ = ["Collect"]
 
@@ -39,15 +39,17 @@ class Collect:
         from diffpolicy.recipes.actors import load_actor
         from diffpolicy.recipes.progress import EpisodeProgress
         from diffpolicy.rollout.environment import make_vector
-        from diffpolicy.rollout.rollout import rollout
+        from diffpolicy.rollout.loop import rollout
         from diffpolicy.rollout.seeds import episode_seeds
 
         if self.episodes < 1:
             raise InputError(f"expected at least 1 episode, got {self.episodes}")
+        if self._finished():
+            return self.out
         env = make_vector(self.environment, min(self.episodes, 64), self.condition)
         actor = load_actor(self.expert, self.environment).make(env)
         kept: list[Episode] = []
-        tried = 0
+        tried = steps = 0
         with EpisodeProgress(self.episodes, "collecting") as progress:
             while len(kept) < self.episodes:
                 missing = self.episodes - len(kept)
@@ -59,6 +61,7 @@ class Collect:
                 seeds = episode_seeds("demonstration", self.seed, missing, start=tried)
                 played = rollout(env, actor, seeds, condition=self.condition)
                 tried += missing
+                steps += sum(map(len, played))
                 for episode in played:
                     if episode.success or self.keep_failures:
                         kept.append(episode)
@@ -70,8 +73,22 @@ class Collect:
             observation_space=env.single_observation_space,
             action_space=env.single_action_space,
             description=f"{self.episodes} episodes of {self.expert} in {self.environment}",
-            provenance=provenance(self, episodes_tried=tried, env_steps=sum(map(len, kept))),
+            provenance=provenance(self, episodes_tried=tried, env_steps=steps),
             overwrite=self.overwrite,
         )
         env.close()
+        print(f"dataset: {folder}   {self.episodes} episodes of {tried}   try: diffpolicy bc --data {self.out}")
         return folder
+
+    def _finished(self) -> bool:
+        """Whether the dataset is there as asked for; raises InputError where --out holds something else."""
+        from diffpolicy.data.dataset import read_dataset
+
+        if self.overwrite or not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+            return False
+        shown = differences(read_dataset(self.out).provenance.get("settings", {}), self)
+        if shown:
+            raise InputError(
+                f"{self.out} holds another dataset ({shown}). Name another --out, or add --overwrite to replace it"
+            )
+        return True

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffpolicy.errors import InputError
-from diffpolicy.recipes.run import checkpoint_of, open_run, provenance, use_threads
+from diffpolicy.recipes.run import conditions_in, open_run, provenance, use_threads
 from diffpolicy.updates import RegressionConfig
 
 if TYPE_CHECKING:
@@ -51,15 +52,15 @@ class Correct:
     """Chance that the expert acts for a chunk's time during rollouts is beta ** round; 0: the learner alone."""
     label_every: int = 1
     """Label each so-manieth visited state."""
-    optimiser: RegressionConfig = field(default_factory=lambda: RegressionConfig(lr=2e-3))
+    optimiser: RegressionConfig = field(default_factory=RegressionConfig)
     """How it is trained."""
-    steps: int = 2500
+    steps: int = 3000
     """Updates a round."""
     batch_size: int = 128
     """Windows per update."""
     seed: int = 0
     """Of rollouts, order of the data, times and noise."""
-    checkpoint_every: int = 2500
+    checkpoint_every: int = 3000
     """Updates between checkpoints."""
     threads: int = 0
     """Threads of torch; 0 takes one."""
@@ -70,7 +71,7 @@ class Correct:
         """Correct (or go on correcting) and return the checkpoint folder of the last round."""
         from diffpolicy.data.dataset import read_dataset
         from diffpolicy.data.windows import Windows, windows
-        from diffpolicy.policy.checkpoint import load_checkpoint
+        from diffpolicy.policy.checkpoint import checkpoint_of, load_checkpoint
         from diffpolicy.recipes.actors import load_actor
         from diffpolicy.recipes.training import Stage, train
 
@@ -79,18 +80,21 @@ class Correct:
                 f"expected rounds, rollouts and label_every >= 1, got {self.rounds}, {self.rollouts} and "
                 f"{self.label_every}"
             )
+        if not 0.0 <= self.beta <= 1.0:
+            raise InputError(f"expected beta in [0, 1], got {self.beta}")
         source = checkpoint_of(self.checkpoint)
         loaded = load_checkpoint(source)
         policy, config = loaded.policy, loaded.policy.config
         where = self.environment or loaded.environment
         labeller = load_actor(self.labeller, where)
-        demos = read_dataset(self._demonstrations(loaded.provenance))
+        conditions_in(labeller.environment, self.conditions)  # before anything is made
+        demos = read_dataset(self._demonstrations(source, loaded.provenance))
         open_run(self, self.out, self.overwrite)
         threads = use_threads(self.threads)
-        count = loaded.provenance.get("demonstrations")
+        count = loaded.provenance.get("demonstrations") if self.data is None else None
         parts = [windows(demos.episodes[:count], config.n_obs_steps, config.horizon)]
         spent = {name: int(loaded.provenance.get(name, 0)) for name in ("expert_queries", "env_steps")}
-        train_s = float(loaded.provenance.get("train_s", 0.0))
+        train_s = sum(float(loaded.provenance.get(name, 0.0)) for name in ("train_s", "parent_train_s"))
         for number in range(1, self.rounds + 1):
             folder = self.out / f"round-{number}"
             labelled, cost = self._labelled(folder, number, policy, labeller)
@@ -105,11 +109,16 @@ class Correct:
                 self.checkpoint_every,
                 f"correction round {number}",
                 provenance(
-                    self, method="correct", round=number, parent=str(source.resolve()), parent_train_s=train_s,
-                    threads=threads, **spent,
+                    self,
+                    method="correct",
+                    round=number,
+                    parent=os.path.relpath(source, self.out),
+                    parent_train_s=train_s,
+                    threads=threads,
+                    **spent,
                 ),
-            )  # fmt: skip
-            policy = train(policy, Windows.concat(parts), replace(self.optimiser), stage)
+            )
+            policy = train(policy, Windows.concat(parts), self.optimiser, stage)
             train_s += float(load_checkpoint(folder / "checkpoint").provenance["train_s"])
         final = self.out / "checkpoint"
         fresh = self.out / ".checkpoint.new"
@@ -117,15 +126,19 @@ class Correct:
         shutil.copytree(folder / "checkpoint", fresh)
         shutil.rmtree(final, ignore_errors=True)
         fresh.rename(final)
+        print(f"checkpoint: {final}   try: diffpolicy evaluate {self.out}")
         return final
 
-    def _demonstrations(self, provenance: Mapping[str, Any]) -> Path:
-        data = self.data or (Path(provenance["dataset"]) if "dataset" in provenance else None)
-        if data is None:
+    def _demonstrations(self, source: Path, provenance: Mapping[str, Any]) -> Path | str:
+        """The dataset: as named, or as the checkpoint's run remembers it, relative to that run's folder."""
+        if self.data is not None:
+            return self.data
+        if "dataset" not in provenance:
             raise InputError(
                 f"{self.checkpoint} does not say which demonstrations it was trained on; name them with --data"
             )
-        return data
+        beside = source.parent / provenance["dataset"]
+        return Path(os.path.normpath(beside)) if beside.is_dir() else str(provenance["dataset"])
 
     def _labelled(
         self, folder: Path, number: int, policy: Policy, labeller: Actor
@@ -158,16 +171,10 @@ class Correct:
         """Roll out under each condition and label; the cost of all."""
         from diffpolicy.recipes.progress import EpisodeProgress
         from diffpolicy.rollout.correction import play_and_label
-        from diffpolicy.rollout.environment import conditions_of
         from diffpolicy.rollout.labeller import Cost
         from diffpolicy.rollout.seeds import episode_seeds
 
-        known = [c for c in self.conditions if c in conditions_of(labeller.environment)]
-        if not known:
-            raise InputError(
-                f"{labeller.environment} knows none of the conditions {', '.join(self.conditions)}; "
-                f"it knows {', '.join(conditions_of(labeller.environment))}"
-            )
+        known = conditions_in(labeller.environment, self.conditions)
         seeds = episode_seeds("correction", self.seed, self.rollouts, start=(number - 1) * self.rollouts)
         episodes: list[Episode] = []
         cost = Cost()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffpolicy.errors import InputError
-from diffpolicy.recipes.run import provenance, use_threads, write_json
+from diffpolicy.policy.files import write_json
+from diffpolicy.recipes.run import conditions_in, provenance, use_threads
 
 if TYPE_CHECKING:
     from diffpolicy.evaluation.evaluate import Evaluation
@@ -30,7 +31,7 @@ class Evaluate:
     environment: str | None = None
     """Gymnasium id; by default the checkpoint's."""
     out: Path | None = None
-    """File for the results; by default evaluation.json beside the checkpoint."""
+    """File for the results; by default evaluation.json in the run's folder, replaced by a later one."""
     seed: int = 0
     """Names the reset seeds: the same seed gives every method the same episodes."""
     num_envs: int = 64
@@ -48,17 +49,15 @@ class Evaluate:
             self.checkpoint, actor.environment, self.conditions, self.episodes, self.seed, num_envs=self.num_envs
         )
         print_table(evaluations)
-        beside = Path(self.checkpoint) if Path(self.checkpoint).is_dir() else Path("runs")
-        if (beside / "config.json").is_file():
-            beside = beside.parent
-        out = self.out or beside / "evaluation.json"
+        folder = actor.folder
+        out = self.out or (folder / "evaluation.json" if folder else Path("runs") / f"evaluation-{actor.name}.json")
         out.parent.mkdir(parents=True, exist_ok=True)
         content = {
             **provenance(self, trained=dict(actor.provenance)),
             "rows": [e.row() for e in evaluations],
             "episodes": [row for e in evaluations for row in e.rows()],
         }
-        write_json(out, content)
+        write_json(content, out)
         print(f"written to {out}")
         return out
 
@@ -77,19 +76,14 @@ def measured(
     from diffpolicy.evaluation.evaluate import evaluate
     from diffpolicy.recipes.actors import load_actor
     from diffpolicy.recipes.progress import EpisodeProgress
-    from diffpolicy.rollout.environment import conditions_of
     from diffpolicy.rollout.seeds import episode_seeds
 
     if episodes < 1 or num_envs < 1:
         raise InputError(f"expected at least 1 episode and 1 simulation, got {episodes} and {num_envs}")
     actor = load_actor(who, environment)
-    known = conditions_of(actor.environment)
-    chosen = known if conditions == ("all",) else tuple(c for c in conditions if c in known)
-    if not chosen:
-        raise InputError(f"{actor.environment} knows the conditions {', '.join(known)}; got {', '.join(conditions)}")
     seeds = episode_seeds("evaluation", seed, episodes)
     results = []
-    for condition in chosen:
+    for condition in conditions_in(actor.environment, conditions):
         with EpisodeProgress(episodes, f"{method or actor.name}, {condition}") as progress:
             result = evaluate(
                 actor.environment,

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from diffpolicy.policy.files import write_json
 from diffpolicy.recipes.bc import Bc
 from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
-from diffpolicy.recipes.run import open_run, provenance, use_threads, write_json
+from diffpolicy.recipes.run import open_run, provenance, use_threads
 
 if TYPE_CHECKING:
     from diffpolicy.evaluation.evaluate import Evaluation
@@ -47,10 +48,13 @@ class Quickstart:
         """Run (or go on with) all stages and return the report."""
         began = time.perf_counter()
         open_run(self, self.out, self.overwrite)
+        report = self.out / "report.html"
+        if report.is_file():
+            print(f"finished before: open {report}, or add --overwrite to run it again")
+            return report
         use_threads(self.threads)
         collect, bc, correct = self.stages()
-        if not collect.out.is_dir():
-            collect()
+        collect()
         bc()
         correct()
         evaluations = self._evaluations()
@@ -97,7 +101,7 @@ class Quickstart:
 
     def _publish(self, evaluations: list[Evaluation], began: float) -> Path:
         """results.json, checkpoint/, videos/ and report.html."""
-        from diffpolicy.evaluation.story import tell
+        from diffpolicy.evaluation.story import film_story, tell
         from diffpolicy.policy.checkpoint import load_checkpoint, save_checkpoint
 
         final = load_checkpoint(self.out / "correct" / "checkpoint")
@@ -105,19 +109,19 @@ class Quickstart:
             final.policy,
             self.out / "checkpoint",
             environment=final.environment,
-            provenance={**final.provenance, "parent": str((self.out / "correct").resolve())},
+            provenance={**final.provenance, "parent": "correct"},
         )
-        costs = {"expert": {}, "bc": self._cost("bc")}
+        costs = {"expert": dict.fromkeys(("train_s", "expert_queries", "env_steps")), "bc": self._cost("bc")}
         costs |= {f"correct, round {n}": self._cost(f"correct/round-{n}") for n in range(1, self._rounds + 1)}
-        seconds = round(time.perf_counter() - began, 1)
-        about = provenance(self, seconds=seconds)
+        videos = film_story(self.out, evaluations)
+        about = provenance(self, seconds=round(time.perf_counter() - began, 1))
         content = {
             **about,
             "rows": [e.row(**costs[e.method]) for e in evaluations],
             "episodes": [row for e in evaluations for row in e.rows()],
         }
-        write_json(self.out / "results.json", content)
-        return tell(self.out, evaluations, costs, about, self.next_commands())
+        write_json(content, self.out / "results.json")
+        return tell(self.out, evaluations, videos, costs, about, self.next_commands())
 
     def _cost(self, folder: str) -> dict[str, Any]:
         config = json.loads((self.out / folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))

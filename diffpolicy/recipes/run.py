@@ -8,14 +8,25 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from diffpolicy.errors import InputError
+from diffpolicy.policy.files import write_json
 
-__all__ = ["checkpoint_of", "commit", "open_run", "provenance", "settings", "use_threads", "versions", "write_json"]
+__all__ = [
+    "commit",
+    "conditions_in",
+    "differences",
+    "open_run",
+    "provenance",
+    "settings",
+    "use_threads",
+    "versions",
+]
 
 _NOT_SETTINGS = {"out", "overwrite", "threads"}  # where and how fast, not what
 _VERSIONED = ("torch", "numpy", "mujoco", "gymnasium")
@@ -29,42 +40,40 @@ def settings(recipe: Any) -> dict[str, Any]:
     return {"recipe": type(recipe).__name__.lower(), **plain}
 
 
+def differences(found: Mapping[str, Any], recipe: Any) -> str:
+    """What a run on disk was asked for and this recipe is not, or the reverse, in words; "" where they agree."""
+    wanted = settings(recipe)
+    names = sorted({*found, *wanted} - _NOT_SETTINGS)
+    return "; ".join(
+        f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} now" for k in names if found.get(k) != wanted.get(k)
+    )
+
+
 def open_run(recipe: Any, out: Path, overwrite: bool = False) -> bool:
     """Make the folder of a run, or find it again; returns whether it had been begun.
+
+    A folder in which nothing but the record of a run stands (it failed before it made anything) counts as new.
 
     Raises:
         InputError: the folder holds a run with other settings, or something that is no run.
     """
-    wanted = {k: v for k, v in settings(recipe).items() if k not in _NOT_SETTINGS}
     record = out / "run.json"
     if out.exists() and not out.is_dir():
         raise InputError(f"expected a folder for --out, got the file {out}; name another")
     if record.is_file() and overwrite:
         shutil.rmtree(out)
-    if record.is_file():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-        if differing:
-            shown = "; ".join(f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} now" for k in differing)
+    if record.is_file() and len(list(out.iterdir())) > 1:
+        shown = differences(json.loads(record.read_text(encoding="utf-8")), recipe)
+        if shown:
             raise InputError(
                 f"{out} holds another run ({shown}). Name another --out, or add --overwrite to replace that run"
             )
         return True
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not record.is_file() and any(out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run of ours; name another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(record, wanted)
+    write_json({k: v for k, v in settings(recipe).items() if k not in _NOT_SETTINGS}, record)
     return False
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside its place, then move it there."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:
@@ -99,22 +108,29 @@ def provenance(recipe: Any, **more: Any) -> dict[str, Any]:
     }
 
 
-def checkpoint_of(path: str | Path) -> Path:
-    """The checkpoint folder that a path names: itself, or the ``checkpoint`` in a run's folder.
+def conditions_in(environment: str, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Those of the wanted conditions that an environment knows; ("all",) takes every one.
 
     Raises:
-        InputError: neither is there; the message lists checkpoints below the path.
+        InputError: a name that no environment knows, or none that this one does.
     """
-    folder = Path(path)
-    for candidate in (folder, folder / "checkpoint"):
-        if (candidate / "config.json").is_file():
-            return candidate
-    below = sorted(str(p.parent) for p in folder.glob("**/config.json")) if folder.is_dir() else []
-    hint = f"; found below it: {', '.join(below[:5])}" if below else ""
-    raise InputError(
-        f"expected a checkpoint folder or a run that holds one, got {str(path)!r}{hint}. "
-        "`diffpolicy bc` and `diffpolicy correct` write one"
-    )
+    from diffpolicy.rollout.environment import conditions_of
+    from diffpolicy_envs import CONDITIONS
+
+    known = conditions_of(environment)
+    if tuple(wanted) == ("all",):
+        return known
+    unknown = [name for name in wanted if name not in CONDITIONS]
+    chosen = tuple(name for name in wanted if name in known)
+    if unknown or not chosen:
+        raise InputError(
+            f"{environment} knows the conditions {', '.join(known)}; got {', '.join(unknown or wanted)}: choose among "
+            "these"
+        )
+    left_out = [name for name in wanted if name not in known]
+    if left_out:
+        print(f"{environment} knows no {', '.join(left_out)}: left out")
+    return chosen
 
 
 def use_threads(threads: int) -> int:

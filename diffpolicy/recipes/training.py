@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from diffpolicy.data.source import shuffled
 from diffpolicy.data.windows import Windows
 from diffpolicy.errors import InputError
-from diffpolicy.policy.checkpoint import load_train_state, save_checkpoint
+from diffpolicy.policy.checkpoint import save_checkpoint
 from diffpolicy.policy.policy import Policy
+from diffpolicy.policy.train_state import load_train_state
 from diffpolicy.training.fit import fit
 from diffpolicy.training.logs import JsonLines, Progress, TensorBoard, chain, every
 from diffpolicy.updates import RegressionConfig
@@ -71,9 +74,13 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
         JsonLines(stage.folder / "train.jsonl", start) as lines,
         TensorBoard(stage.folder / "tensorboard", start) as board,
         Progress(stage.steps, start, title=stage.title) as progress,
+        _Interrupt() as interrupt,
     ):
         report = chain(
-            every(10, chain(lines, board), stage.steps), progress, every(stage.checkpoint_every, save, stage.steps)
+            every(10, chain(lines, board), stage.steps),
+            progress,
+            every(stage.checkpoint_every, save, stage.steps),
+            interrupt,
         )
         try:
             fit(update, shuffled(windows, stage.batch_size, stage.seed), stage.steps, report, start)
@@ -81,3 +88,29 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
             save()
             raise
     return update.averaged()
+
+
+class _Interrupt:
+    """Holds Ctrl-C back until the update under way is complete and reported, so that what is saved is whole."""
+
+    def __enter__(self) -> Self:
+        self._asked = False
+        ours = threading.current_thread() is threading.main_thread()
+        self._held = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._held:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_: object) -> None:
+        self._asked = True
+
+    def __call__(self, *_: object) -> None:
+        """Raises KeyboardInterrupt where Ctrl-C was pressed since the last call."""
+        if self._asked:
+            self._asked = False
+            raise KeyboardInterrupt
+
+    def __exit__(self, *_: object) -> None:
+        if self._held:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self()

@@ -61,10 +61,7 @@ class Video:
         for seed in episode_seeds("evaluation", self.seed, self.episodes):
             clips = [film(a.environment, a.make, seed, self.condition, self.size)[0] for a in actors]
             frames += tile(clips, [actor.name for actor in actors])
-        first = Path(self.checkpoints[0])
-        beside = first if first.is_dir() else Path("runs")
-        if (beside / "config.json").is_file():
-            beside = beside.parent
+        beside = next((actor.folder for actor in actors if actor.folder), Path("runs"))
         out = write_video(self.out or beside / "video.mp4", frames)
         print(f"written to {out}")
         return out

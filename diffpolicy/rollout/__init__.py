@@ -1,1 +1,48 @@
+"""Playing: environments by id, who acts in them, the loop over episodes, an expert's labels, pictures.
 
+Names are loaded from their modules on first use, so that ``diffpolicy.rollout.seeds`` loads without MuJoCo.
+Shapes: N simulations, T environment steps, S simulator state, L label length, A action.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffpolicy.rollout.correction import play_and_label
+    from diffpolicy.rollout.environment import make_vector
+    from diffpolicy.rollout.filming import film
+    from diffpolicy.rollout.loop import rollout
+    from diffpolicy.rollout.predictor import Predictor, ScriptedExpert
+    from diffpolicy.rollout.seeds import episode_seeds
+    from diffpolicy.rollout.video import write_video
+
+__all__ = [
+    "Predictor",
+    "ScriptedExpert",
+    "episode_seeds",
+    "film",
+    "make_vector",
+    "play_and_label",
+    "rollout",
+    "write_video",
+]
+
+_HOMES = {
+    "Predictor": "predictor",
+    "ScriptedExpert": "predictor",
+    "episode_seeds": "seeds",
+    "film": "filming",
+    "make_vector": "environment",
+    "play_and_label": "correction",
+    "rollout": "loop",
+    "write_video": "video",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

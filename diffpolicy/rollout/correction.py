@@ -10,8 +10,8 @@ from diffpolicy.errors import InputError
 from diffpolicy.policy.policy import Policy
 from diffpolicy.rollout.environment import Branchable, Vector, make_vector
 from diffpolicy.rollout.labeller import Cost, Takeover, label_by_branching, label_by_takeover
+from diffpolicy.rollout.loop import Finished, rollout
 from diffpolicy.rollout.predictor import EpisodicPredictor, Mixture, Predictor
-from diffpolicy.rollout.rollout import Finished, rollout
 
 __all__ = ["play_and_label"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import VectorWrapper
@@ -13,8 +14,8 @@ import diffpolicy_envs
 from diffpolicy.data.episode import Episode
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import Vector, make_vector
+from diffpolicy.rollout.loop import rollout
 from diffpolicy.rollout.predictor import Predictor
-from diffpolicy.rollout.rollout import rollout
 
 __all__ = ["Frames", "film"]
 
@@ -29,7 +30,10 @@ class _Filmed(VectorWrapper):
         self.frames: Frames = []
 
     def _shoot(self) -> None:
-        pictures = self.env.render()
+        try:
+            pictures = self.env.render()
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise InputError(f"the environment cannot draw: {error}") from error
         if not pictures:
             raise InputError("the environment draws no pictures: it needs render_mode='rgb_array'")
         self.frames.append(np.asarray(pictures[0], np.uint8))

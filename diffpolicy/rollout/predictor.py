@@ -13,7 +13,7 @@ from diffpolicy.diffusion.noise import counter_noise
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import Scripted, Vector
 
-__all__ = ["EpisodicPredictor", "Mixture", "Predictor", "ScriptedExpert"]
+__all__ = ["EpisodicPredictor", "Mixture", "Predictor", "Rows", "ScriptedExpert"]
 
 Flags = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]

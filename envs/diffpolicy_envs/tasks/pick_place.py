@@ -83,7 +83,7 @@ class PickPlace(TabletopTask):
         approach = cube.copy()
         approach[:, :2] += 0.15 * velocity
         approach = _along_funnel(tool, approach, np.maximum(cube[:, 2], self._rest) + above)
-        closing = between & (turn < 0.2) & (tool[:, 2] < cube[:, 2] + 0.008)
+        closing = between & (turn < 0.2) & ((tool[:, 2] < cube[:, 2] + 0.008) | (opening < 0.07))  # once begun, go on
 
         # with the cube to the goal: up and down a funnel around it, then let go
         above = np.clip(2.5 * (far - 0.02), -0.004, 0.07)

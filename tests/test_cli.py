@@ -1,0 +1,170 @@
+"""The command line: help for everything, dry runs that touch nothing, and one clear line where input is bad."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from diffpolicy import cli
+from diffpolicy.policy import Policy, PolicyConfig, SpaceSpec, save_checkpoint
+from diffpolicy.rollout.environment import make_vector
+
+TINY = PolicyConfig(network=replace(PolicyConfig().network, width=8, blocks=1, time_dim=4))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy for PickPlace that has learnt nothing."""
+    env = make_vector("diffpolicy/PickPlace-v0", 1)
+    policy = Policy(TINY, SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space))
+    env.close()
+    folder = tmp_path_factory.mktemp("untrained") / "checkpoint"
+    return save_checkpoint(policy, folder, environment="diffpolicy/PickPlace-v0")
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that a command says on stderr before it gives up with status 2."""
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("diffpolicy: ")
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize("name", cli.RECIPES)
+def test_every_subcommand_explains_each_of_its_flags(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for field in fields(cli.RECIPES[name]):  # type: ignore[arg-type]
+        positional = name in ("evaluate", "video") and field.name.startswith("checkpoint")
+        assert ("positional arguments" if positional else f"--{field.name.replace('_', '-')}") in shown
+    assert str(cli.RECIPES[name].__doc__).split("\n")[0][:40] in " ".join(shown.split())
+
+
+def test_without_words_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 0
+    assert all(name in capsys.readouterr().out for name in ["usage: diffpolicy"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["quickstart", "--size", "tiny"],
+        ["collect", "--episodes", "3"],
+        ["bc", "--steps", "5"],
+        ["correct", "--rounds", "2"],
+        ["evaluate", "somewhere"],
+        ["video", "expert", "somewhere"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_dry_run_prints_the_configuration_and_touches_nothing(
+    words: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*words, "--dry-run"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["recipe"] == words[0]
+    assert "seed" in shown
+    assert list(here.iterdir()) == []
+
+
+def test_flags_reach_nested_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["bc", "--policy.horizon", "16", "--optimiser.lr", "1e-4", "--steps", "7", "--dry-run"])
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["policy"]["horizon"], shown["optimiser"]["lr"], shown["steps"]) == (16, 1e-4, 7)
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean evaluate?" in complaint(capsys, "evalute", "somewhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (["bc", "--batchsize", "4"], "--batch-size"),
+        (["collect", "--episode", "3"], "--episodes"),
+        (["evaluate", "x", "--condition", "clean"], "--conditions"),
+    ],
+)
+def test_an_unknown_flag_is_answered_with_the_nearest(
+    words: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert nearest in capsys.readouterr().err
+
+
+def test_settings_that_contradict_each_other_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bc", "--policy.horizon", "2"])
+    assert ended.value.code == 2
+    assert "horizon" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_bad_input_is_one_line(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = str(checkpoint)
+    assert "expected a checkpoint folder" in complaint(capsys, "evaluate", "nothing-here")
+    assert "expected a checkpoint folder" in complaint(capsys, "correct", "--checkpoint", "nothing-here")
+    assert "expected a checkpoint folder" in complaint(capsys, "video", "nothing-here")
+    assert "does not exist" in complaint(capsys, "bc", "--data", "nothing-here")
+    assert "was trained for" in complaint(capsys, "evaluate", where, "--environment", "Pendulum-v1")
+    assert "unknown environment" in complaint(capsys, "collect", "--environment", "Nothing-v0")
+    assert "got 'shovel'" in complaint(capsys, "collect", "--condition", "shovel")
+    assert "got shovel" in complaint(capsys, "evaluate", where, "--conditions", "clean", "shovel")
+    assert "got 'shovel'" in complaint(capsys, "video", where, "--condition", "shovel", "--episodes", "1")
+    assert "got shovel" in complaint(capsys, "correct", "--checkpoint", where, "--conditions", "clean", "shovel")
+    assert "which demonstrations" in complaint(capsys, "correct", "--checkpoint", where)
+    assert "at least 1 episode" in complaint(capsys, "evaluate", where, "--episodes", "0")
+    assert "no scripted expert" in complaint(capsys, "collect", "--environment", "Pendulum-v1", "--episodes", "1")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_folder_that_is_taken_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "thesis.txt").write_text("five years of work")
+    assert "holds no run of ours" in complaint(capsys, "quickstart", "--out", "mine", "--overwrite")
+    assert cli.main(["collect", "--episodes", "1", "--out", "demos"]) == 0
+    bc = ["bc", "--data", "demos", "--out", "run", "--policy.network.width", "8", "--steps"]
+    assert cli.main([*bc, "2"]) == 0
+    capsys.readouterr()
+    assert "steps: 2 there, 3 now" in complaint(capsys, *bc, "3")
+    assert "recipe: 'bc' there, 'quickstart' now" in complaint(capsys, "quickstart", "--out", "run")
+    assert "seed: 0 there, 1 now" in complaint(capsys, "collect", "--episodes", "1", "--out", "demos", "--seed", "1")
+
+
+def test_an_interruption_ends_with_status_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Collect, "__call__", interrupted)
+    assert cli.main(["collect"]) == 130
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_the_installed_command_gives_the_status_to_the_shell(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("diffpolicy")
+    done = subprocess.run([program, "evaluate", "nothing"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("diffpolicy: expected a checkpoint folder")
