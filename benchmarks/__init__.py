@@ -1,1 +1,1 @@
-"""Benchmarks."""
+"""One command for each number that the README and the docs print."""

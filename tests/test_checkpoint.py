@@ -105,9 +105,9 @@ def truncate(name: str, size: int) -> Callable[[Path], None]:
 
 BIAS = "sampler.denoiser.network.enter.bias"
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no folder": (lambda folder: folder.rename(folder.with_name("away")), "readable file"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), "readable file"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "readable file"),
+    "no folder": (lambda folder: folder.rename(folder.with_name("away")), "readable file|checkpoint folder"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "readable file|checkpoint folder"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "readable file|checkpoint folder"),
     "not JSON": (truncate("config.json", 50), "whole .json"),
     "not text": (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"), "whole .json"),
     "a list": (lambda folder: (folder / "config.json").write_text("[]"), "format"),
@@ -167,7 +167,7 @@ def test_old_checkpoint_survives_every_failed_save(
 
 def test_train_state_of_an_optimiser_comes_back_bit_for_bit(policy: Policy, tmp_path: Path) -> None:
     optimiser = torch.optim.AdamW(policy.parameters(), lr=1e-3)
-    policy.denoiser.network(torch.randn(2, 8, 1), torch.rand(2), torch.randn(2, 2)).sum().backward()
+    policy.denoiser.network(torch.randn(2, policy.config.horizon, 1), torch.rand(2), torch.randn(2, 2)).sum().backward()
     optimiser.step()
     state = {"optimiser": optimiser.state_dict(), "step": 7, "rng": torch.get_rng_state(), "tree": (1, [None, True])}
     save_train_state(state, tmp_path)

@@ -89,7 +89,7 @@ def test_what_cannot_be_asked_together_is_refused() -> None:
 
 def test_labels_are_as_long_as_the_learner_reaches_and_every_so_manieth_state_has_one() -> None:
     policy, _ = imitator(steps=1)
-    longer = Policy(replace(CONFIG, horizon=7, n_obs_steps=3), policy.spaces)
+    longer = Policy(replace(CONFIG, horizon=7, n_obs_steps=3, n_action_steps=4), policy.spaces)
     longer.load_state_dict({**longer.state_dict(), **statistics(policy)})
     (episode,), cost = play_and_label(TASK, longer.eval(), ScriptedExpert, [5], every=4)
     assert episode.labels is not None

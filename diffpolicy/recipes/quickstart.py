@@ -52,15 +52,17 @@ class Quickstart:
         if report.is_file():
             print(f"finished before: open {report}, or add --overwrite to run it again")
             return report
-        use_threads(self.threads)
-        collect, bc, correct = self.stages()
-        collect()
-        bc()
-        correct()
-        evaluations = self._evaluations()
+        self.train()
+        evaluations = self.evaluations()
         report = self._publish(evaluations, began)
         self._farewell(evaluations, report, time.perf_counter() - began)
         return report
+
+    def train(self) -> None:
+        """Collect, imitate and correct, or go on with it."""
+        use_threads(self.threads)
+        for stage in self.stages():
+            stage()
 
     def stages(self) -> tuple[Collect, Bc, Correct]:
         """The recipes that this one chains, with their settings."""
@@ -87,7 +89,7 @@ class Quickstart:
     def _episodes(self) -> int:
         return min(self.episodes, 4) if self.size == "tiny" else self.episodes
 
-    def _evaluations(self) -> list[Evaluation]:
+    def evaluations(self) -> list[Evaluation]:
         """The expert, the uncorrected policy and each round, on the same seeds."""
         from diffpolicy.recipes.evaluate import measured
 
@@ -111,8 +113,7 @@ class Quickstart:
             environment=final.environment,
             provenance={**final.provenance, "parent": "correct"},
         )
-        costs = {"expert": dict.fromkeys(("train_s", "expert_queries", "env_steps")), "bc": self._cost("bc")}
-        costs |= {f"correct, round {n}": self._cost(f"correct/round-{n}") for n in range(1, self._rounds + 1)}
+        costs = self.costs()
         videos = film_story(self.out, evaluations)
         about = provenance(self, seconds=round(time.perf_counter() - began, 1))
         content = {
@@ -122,6 +123,11 @@ class Quickstart:
         }
         write_json(content, self.out / "results.json")
         return tell(self.out, evaluations, videos, costs, about, self.next_commands())
+
+    def costs(self) -> dict[str, dict[str, Any]]:
+        """What each evaluated method took, its predecessors' share included."""
+        costs = {"expert": dict.fromkeys(("train_s", "expert_queries", "env_steps")), "bc": self._cost("bc")}
+        return costs | {f"correct, round {n}": self._cost(f"correct/round-{n}") for n in range(1, self._rounds + 1)}
 
     def _cost(self, folder: str) -> dict[str, Any]:
         config = json.loads((self.out / folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))
