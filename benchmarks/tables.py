@@ -81,9 +81,7 @@ def merged(cells: Iterable[Mapping[str, Any]], by: Sequence[str]) -> list[dict[s
             "success": round(rate.point, 4),
             "ci_low": round(rate.low, 4),
             "ci_high": round(rate.high, 4),
-            "success_per_seed": [
-                round(sum(c["episodes"]["success"]) / len(c["episodes"]["success"]), 4) for c in group
-            ],
+            "success_per_seed": [cell["row"]["success"] for cell in group],
         }
         rows.append(row)
     return rows
