@@ -40,6 +40,8 @@ DESCRIPTION = (
 def main(args: Sequence[str] | None = None) -> int:
     """Run one recipe; returns the exit status: 0 done, 2 bad input, 130 interrupted."""
     words = list(sys.argv[1:] if args is None else args)
+    if "" not in sys.path:  # as with `python -m`: modules of the user's folder can be named
+        sys.path.insert(0, "")
     dry = "--dry-run" in words
     words = [word for word in words if word != "--dry-run"]
     try:

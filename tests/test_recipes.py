@@ -321,3 +321,22 @@ def test_another_environment_and_a_model_that_labels_it(algorithm: str, tmp_path
     assert (row["task"], row["condition"], row["length"]) == ("Pendulum-v1", "clean", 200)
     model = Evaluate(str(zipped), environment="Pendulum-v1", episodes=1, out=tmp_path / "model.json")
     assert results(model())["episodes"] == results(model())["episodes"]
+
+
+def test_a_function_of_ones_own_demonstrates_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "import numpy as np\n"
+        "class Still:\n"
+        "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
+        "        return np.full((len(observation), 1), 0.5, np.float32), state\n"
+        "def expert(env):\n"
+        "    return Still()\n"
+    )
+    (tmp_path / "still.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    collect = Collect("Pendulum-v1", tmp_path / "demos", 1, expert="still:expert", keep_failures=True)
+    collect()
+    assert (read_dataset(collect.out).episodes[0].actions == 0.5).all()
+    for wrong in ("still:nobody", "nowhere:expert"):
+        with pytest.raises(InputError, match="module:function"):
+            Collect("Pendulum-v1", tmp_path / "other", 1, expert=wrong, keep_failures=True)()

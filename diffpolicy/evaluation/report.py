@@ -80,7 +80,7 @@ td.success span { display: inline-block; min-width: 9.2rem; }
 td.success small { color: var(--soft); font-size: .8rem; font-weight: 400; margin-left: .3rem; }
 .best { font-weight: 700; } td.success svg { vertical-align: -1px; }
 .grid { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 29rem), 1fr)); }
-.grid.videos { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
+.grid.videos { grid-template-columns: 1fr; }
 figure { overflow: hidden; }
 figure > svg, figure > img { display: block; width: 100%; height: auto; padding: 1.2rem 1.2rem 0; }
 figure > img.png { background: #fff; }
@@ -150,8 +150,8 @@ def write_report(
     """
     sections = [
         _section("Results", _table(table) if table else ""),
-        _section("Figures", _grid("", (_figure(each, n) for n, each in enumerate(figures)))),
         _section("Episodes", _grid(" videos", map(_video, videos))),
+        _section("Figures", _grid("", (_figure(each, n) for n, each in enumerate(figures)))),
         _section("How this was made", _facts(facts or {})),
         _section("What to try next", "".join(f"<pre>{escape(command)}</pre>" for command in next_commands)),
     ]
