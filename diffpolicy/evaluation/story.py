@@ -11,7 +11,7 @@ from diffpolicy.evaluation.evaluate import Evaluation
 from diffpolicy.evaluation.report import Figure, Video, write_report
 from diffpolicy.rollout.environment import Vector
 from diffpolicy.rollout.filming import Frames, film
-from diffpolicy.rollout.predictor import Predictor, ScriptedExpert
+from diffpolicy.rollout.predictor import Predictor, ScriptedExpert, everywhere
 from diffpolicy.rollout.video import tile, write_video
 from diffpolicy.training.logs import read_lines
 from diffpolicy_envs.rendering import resolve_backend
@@ -108,7 +108,7 @@ def film_story(out: Path, evaluations: Sequence[Evaluation]) -> list[Video]:
     last = evaluations[-1].method
     makers: dict[str, Callable[[Vector], Predictor]] = {"expert": ScriptedExpert}
     for name, folder in (("imitation", out / "bc"), ("corrected", out / "checkpoint")):
-        makers[name] = _acting(load_checkpoint(folder).policy.eval())
+        makers[name] = everywhere(load_checkpoint(folder).policy.eval())
     environment = evaluations[0].task
     videos = []
     for condition, caption in (
@@ -120,10 +120,6 @@ def film_story(out: Path, evaluations: Sequence[Evaluation]) -> list[Video]:
         path = write_video(out / "videos" / f"{condition}.mp4", tile(clips, list(makers)))
         videos.append(Video(f"{condition.capitalize()}", f"{caption} {chosen} (reset seed {seed})", path))
     return videos
-
-
-def _acting(policy: Predictor) -> Callable[[Vector], Predictor]:
-    return lambda _: policy
 
 
 def _telling(evaluations: Sequence[Evaluation], last: str, condition: str) -> tuple[int, str]:

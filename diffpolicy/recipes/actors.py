@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import Vector
-from diffpolicy.rollout.predictor import Predictor, ScriptedExpert
+from diffpolicy.rollout.predictor import Predictor, ScriptedExpert, everywhere
 
 __all__ = ["Actor", "load_actor"]
 
@@ -53,7 +53,7 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
         if environment is None:
             raise InputError(f"{who} does not say its environment; add --environment")
         model = _load_sb3(Path(who))
-        return Actor(Path(who).stem, environment, lambda _: model)
+        return Actor(Path(who).stem, environment, everywhere(model))
     if ":" in str(who) and not Path(who).exists():
         if environment is None:
             raise InputError(f"{who} does not say its environment; add --environment")

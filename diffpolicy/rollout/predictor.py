@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +14,7 @@ from diffpolicy.diffusion.noise import counter_noise
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import Scripted, Vector
 
-__all__ = ["EpisodicPredictor", "Mixture", "Predictor", "Rows", "ScriptedExpert"]
+__all__ = ["EpisodicPredictor", "Mixture", "Predictor", "Rows", "ScriptedExpert", "everywhere"]
 
 Flags = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
@@ -26,6 +27,11 @@ class Predictor(Protocol):
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[npt.NDArray[Any], Any]: ...
+
+
+def everywhere(actor: Predictor) -> Callable[[Vector], Predictor]:
+    """The same actor in whichever environment: what makers of actors are where nothing depends on it."""
+    return lambda _: actor
 
 
 @runtime_checkable
