@@ -38,7 +38,7 @@ DESCRIPTION = (
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one recipe; returns the exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Run one recipe; returns the exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     words = list(sys.argv[1:] if args is None else args)
     if "" not in sys.path:  # as with `python -m`: modules of the user's folder can be named
         sys.path.insert(0, "")
@@ -63,8 +63,15 @@ def main(args: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"diffpolicy: training diverged: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"diffpolicy: the disk or a file failed: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("\ninterrupted: what was finished is on disk; the same command goes on from there", file=sys.stderr)
+        again = "the same command without --overwrite" if "--overwrite" in words else "the same command"
+        print(f"\ninterrupted: what was saved is on disk; {again} goes on from there", file=sys.stderr)
         return 130
     return 0
 

@@ -82,7 +82,7 @@ def test_a_report_asks_the_network_for_nothing(tmp_path: Path) -> None:
             target = attributes.get(name)
             assert target is None or target.startswith(("data:", "#")), (tag, target)
     kinds = [(a.get("src") or "").split(";")[0] for tag, a in collector.tags if tag in {"img", "video"}]
-    assert kinds == ["data:image/png", "data:video/mp4"]
+    assert kinds == ["data:video/mp4", "data:image/png"]
 
 
 def test_all_text_is_escaped(tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ class ActingState:
         """The rows whose queue is empty."""
         return np.flatnonzero(self.cursor >= self.queue.shape[1])
 
+    def fits(self, spaces: SpaceSpec, config: PolicyConfig) -> bool:
+        """Whether the shapes are those of a policy's states."""
+        past = {name: rows.shape[1:] for name, rows in self.history.items()}
+        wanted = {name: (config.n_obs_steps, len(bounds)) for name, bounds in spaces.observations.items()}
+        return past == wanted and self.queue.shape[1:] == (config.n_action_steps, len(spaces.action))
+
     def select(self, rows: NDArray[np.intp]) -> ActingState:
         """The state of some rows only."""
         return replace(

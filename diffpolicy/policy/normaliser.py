@@ -30,7 +30,7 @@ class Range(nn.Module):
         known = (high - low) < UNBOUNDED
         self.register_buffer("known", known)
         self.register_buffer("centre", torch.where(known, (low + high) / 2, 0.0).float())
-        scale = ((high - low) / 2).clamp(min=SCALE_FLOOR)
+        scale = torch.where(high > low, (high - low) / 2, SCALE_FLOOR)  # a range that is given is taken as it is
         self.register_buffer("scale", torch.where(known, scale, 1.0).float())
 
     def forward(self, value: Tensor) -> Tensor:

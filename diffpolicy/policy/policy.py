@@ -122,6 +122,11 @@ class Policy(nn.Module, ModelHubMixin, library_name="diffpolicy", tags=["robotic
         if state is None:
             state = acting.start(count, self.spaces, self.config, self.seed)
         starts = np.zeros(count, np.bool_) if episode_start is None else np.atleast_1d(episode_start).astype(bool)
+        if not isinstance(state, ActingState) or not state.fits(self.spaces, self.config):
+            raise InputError(
+                f"expected the state that this policy's last predict returned, got {type(state).__name__}"
+                f"{' of another policy' if isinstance(state, ActingState) else ''}; start with state=None"
+            )
         if len(state) != count or starts.shape != (count,):
             raise InputError(
                 f"expected state and episode_start of {count} rows like the observation, got "

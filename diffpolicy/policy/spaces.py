@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from diffpolicy.data.episode import flattened
 from diffpolicy.errors import InputError
 
 __all__ = ["BOX_NAME", "Bounds", "SpaceSpec"]
@@ -69,6 +70,8 @@ class SpaceSpec:
     def from_spaces(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> SpaceSpec:
         """From a single environment's spaces: a Dict of 1-D Boxes or a 1-D Box; a 1-D Box of actions.
 
+        The names of a nested Dict are joined by "/".
+
         Raises InputError on any other space.
         """
         action = Bounds.from_space(action_space, "the action space")
@@ -76,7 +79,7 @@ class SpaceSpec:
             return cls({BOX_NAME: Bounds.from_space(observation_space, "the observation space")}, action, True)
         named = {
             name: Bounds.from_space(space, f"observation {name!r}")
-            for name, space in sorted(observation_space.spaces.items())
+            for name, space in sorted(_leaves(observation_space))
         }
         if not named:
             raise InputError("expected at least one observation, got an empty Dict space; add one")
@@ -104,6 +107,8 @@ class SpaceSpec:
         """
         if self.boxed and not isinstance(observation, Mapping):
             observation = {BOX_NAME: observation}
+        if isinstance(observation, Mapping):
+            observation = flattened(observation)
         if not isinstance(observation, Mapping) or set(observation) != set(self.observations):
             came = sorted(observation) if isinstance(observation, Mapping) else type(observation).__name__
             raise InputError(
@@ -116,6 +121,15 @@ class SpaceSpec:
             raise InputError(f"expected observations of one batch, got shapes {shapes}; batch all or none")
         single = next(iter(rows.values())).ndim == 1
         return {name: np.atleast_2d(value) for name, value in rows.items()}, single
+
+
+def _leaves(space: spaces.Dict, prefix: str = "") -> Iterator[tuple[str, spaces.Space[Any]]]:
+    """The spaces of a Dict by flat names: {"a": {"b": space}} as "a/b"."""
+    for name, part in space.spaces.items():
+        if isinstance(part, spaces.Dict):
+            yield from _leaves(part, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", part
 
 
 def _rows(name: str, value: Any, size: int) -> NDArray[np.float32]:

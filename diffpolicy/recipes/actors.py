@@ -92,7 +92,14 @@ def _load_function(name: str) -> Callable[[Vector], Predictor]:
         make: Callable[[Vector], Predictor] = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"expected 'module:function' that can be imported, got {name!r} ({error})") from error
-    return make
+
+    def made(env: Vector) -> Predictor:
+        actor = make(env) if callable(make) else None
+        if not isinstance(actor, Predictor):
+            raise InputError(f"expected {name} to return something with predict, got {type(actor).__name__}")
+        return actor
+
+    return made
 
 
 def _load_sb3(path: Path) -> Predictor:

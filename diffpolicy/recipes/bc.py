@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig
-from diffpolicy.recipes.run import open_run, provenance, use_threads
+from diffpolicy.recipes.run import checked_training, open_run, provenance, use_threads
 from diffpolicy.updates import RegressionConfig
+
+if TYPE_CHECKING:
+    from diffpolicy.data.episode import Episode
+    from diffpolicy.policy import SpaceSpec
 
 __all__ = ["Bc"]
 
@@ -56,14 +63,15 @@ class Bc:
         episodes = dataset.episodes[: self.demonstrations]
         if self.demonstrations is not None and not 1 <= self.demonstrations <= len(dataset.episodes):
             raise InputError(f"{self.data} has {len(dataset.episodes)} episodes, asked for {self.demonstrations}")
-        if self.seed < 0:
-            raise InputError(f"expected a seed of 0 or more, got {self.seed}")
-        open_run(self, self.out, self.overwrite)
+        checked_training(self)
         threads = use_threads(self.threads)
+        spaces = SpaceSpec.from_spaces(dataset.observation_space, dataset.action_space)
+        table = windows(episodes, self.policy.n_obs_steps, self.policy.horizon)
+        _require_in_bounds(episodes, spaces, self.data)
+        open_run(self, self.out, self.overwrite, {"data": self.data})
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            policy = Policy(self.policy, SpaceSpec.from_spaces(dataset.observation_space, dataset.action_space))
-        table = windows(episodes, self.policy.n_obs_steps, self.policy.horizon)
+            policy = Policy(self.policy, spaces)
         if not policy.normaliser.fitted:
             policy.normaliser.fit(
                 {name: torch.cat([torch.as_tensor(e.obs[name]) for e in episodes]) for name in episodes[0].obs},
@@ -90,3 +98,25 @@ class Bc:
         train(policy, table, self.optimiser, stage)
         print(f"checkpoint: {self.out / 'checkpoint'}   try: diffpolicy evaluate {self.out}")
         return self.out / "checkpoint"
+
+
+def _require_in_bounds(episodes: list[Episode], spaces: SpaceSpec, data: Path) -> None:
+    """Actions outside their space cannot be learned: most often they are in other units, or in another order."""
+    actions = np.concatenate([episode.actions for episode in episodes])
+    low, high = np.array(spaces.action.low), np.array(spaces.action.high)
+    slack = 1e-3 * np.where(np.isfinite(high - low), high - low, 1.0)
+    outside = ((actions < low - slack) | (actions > high + slack)).mean(axis=0)
+    if outside.any():
+        i = int(outside.argmax())
+        raise InputError(
+            f"expected actions of {data} within the action space, got {100 * outside[i]:.0f}% of dimension {i} outside "
+            f"[{low[i]:g}, {high[i]:g}] (they reach {actions[:, i].min():g} to {actions[:, i].max():g}); convert their "
+            "units, or write the dataset with the space that they belong to"
+        )
+    for name, bounds in spaces.observations.items():
+        rows = np.concatenate([episode.obs[name] for episode in episodes])
+        share = float(((rows < bounds.low) | (rows > bounds.high)).mean())
+        if share > 0.05:
+            print(
+                f"note: {100 * share:.0f}% of observation {name!r} lies outside its bounds; is it in the right units?"
+            )

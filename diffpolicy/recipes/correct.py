@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffpolicy.errors import InputError
-from diffpolicy.recipes.run import conditions_in, open_run, provenance, use_threads
+from diffpolicy.recipes.run import checked_training, conditions_in, open_run, provenance, use_threads
 from diffpolicy.updates import RegressionConfig
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Correct:
         from diffpolicy.policy.checkpoint import checkpoint_of, load_checkpoint
         from diffpolicy.recipes.actors import load_actor
         from diffpolicy.recipes.training import Stage, train
+        from diffpolicy.rollout.seeds import episode_seeds
 
         if min(self.rounds, self.rollouts, self.label_every) < 1:
             raise InputError(
@@ -88,9 +89,12 @@ class Correct:
         where = self.environment or loaded.environment
         labeller = load_actor(self.labeller, where)
         conditions_in(labeller.environment, self.conditions)  # before anything is made
-        demos = read_dataset(self._demonstrations(source, loaded.provenance))
-        open_run(self, self.out, self.overwrite)
+        checked_training(self)
+        episode_seeds("correction", self.seed, self.rounds * self.rollouts)
+        data = self._demonstrations(source, loaded.provenance)
+        demos = read_dataset(data)
         threads = use_threads(self.threads)
+        open_run(self, self.out, self.overwrite, {"checkpoint": source, "data": data})
         count = loaded.provenance.get("demonstrations") if self.data is None else None
         parts = [windows(demos.episodes[:count], config.n_obs_steps, config.horizon)]
         spent = {name: int(loaded.provenance.get(name, 0)) for name in ("expert_queries", "env_steps")}

@@ -121,4 +121,5 @@ def print_table(evaluations: list[Evaluation]) -> None:
             f"{row['length']:.1f}",
             str(e.nfe or "-"),
         )
-    Console().print(table)
+    console = Console()
+    Console(width=max(console.width, 88)).print(table)  # numbers must not be cut short

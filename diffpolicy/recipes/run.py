@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy.errors import InputError
-from diffpolicy.policy.files import write_json
+from diffpolicy.policy.files import read_json, write_json
 
 __all__ = [
+    "checked_training",
     "commit",
     "conditions_in",
     "differences",
+    "fingerprint",
     "open_run",
     "provenance",
     "settings",
@@ -29,6 +32,10 @@ __all__ = [
 ]
 
 _NOT_SETTINGS = {"out", "overwrite", "threads"}  # where and how fast, not what
+_OURS = {  # what runs are made of
+    "run", "checkpoint", "round", "train", "tensorboard", "evaluation", "video", "videos", "demos", "bc", "correct",
+    "results", "report",
+}  # fmt: skip
 _VERSIONED = ("torch", "numpy", "mujoco", "gymnasium")
 
 
@@ -40,30 +47,50 @@ def settings(recipe: Any) -> dict[str, Any]:
     return {"recipe": type(recipe).__name__.lower(), **plain}
 
 
-def differences(found: Mapping[str, Any], recipe: Any) -> str:
-    """What a run on disk was asked for and this recipe is not, or the reverse, in words; "" where they agree."""
-    wanted = settings(recipe)
-    names = sorted({*found, *wanted} - _NOT_SETTINGS)
-    return "; ".join(
-        f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} now" for k in names if found.get(k) != wanted.get(k)
-    )
+def differences(found: Any, recipe: Any, inputs: Mapping[str, str] | None = None) -> str:
+    """What a run on disk was asked for and this recipe is not, or the reverse, in words; "" where they agree.
+
+    Inputs are told apart by what they hold, not by where they lie, so that a tree of runs can be moved.
+    """
+    wanted = {**settings(recipe), "inputs": dict(inputs or {})}
+    if not isinstance(found, dict):
+        return "its record is damaged"
+    there = {"inputs": {}, **found}
+    names = sorted({*there, *wanted} - _NOT_SETTINGS - {k for k, v in (inputs or {}).items() if v} - {"inputs"})
+    said = [f"{k}: {there.get(k)!r} there, {wanted.get(k)!r} now" for k in names if there.get(k) != wanted.get(k)]
+    said += [f"{k} has changed since" for k in wanted["inputs"] if there["inputs"].get(k) != wanted["inputs"][k]]
+    return "; ".join(said)
 
 
-def open_run(recipe: Any, out: Path, overwrite: bool = False) -> bool:
+def fingerprint(path: Path | str) -> str:
+    """SHA-256 of a dataset's or a checkpoint's content; "" for what is not a folder of ours."""
+    for part in ("data/main_data.hdf5", "model.safetensors"):
+        file = Path(path) / part
+        if file.is_file():
+            with file.open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+    return ""
+
+
+def open_run(recipe: Any, out: Path, overwrite: bool = False, inputs: Mapping[str, Path | str] | None = None) -> bool:
     """Make the folder of a run, or find it again; returns whether it had been begun.
 
     A folder in which nothing but the record of a run stands (it failed before it made anything) counts as new.
+    ``inputs`` are what the run starts from, by the name of the setting: a run whose inputs have changed is
+    another run. Call this once everything else is known to be good: with ``overwrite`` it deletes.
 
     Raises:
-        InputError: the folder holds a run with other settings, or something that is no run.
+        InputError: the folder holds a run with other settings or inputs, or something that is no run; or
+            overwriting it would delete an input or files that are not ours.
     """
     record = out / "run.json"
+    prints = {name: fingerprint(path) for name, path in (inputs or {}).items()}
     if out.exists() and not out.is_dir():
         raise InputError(f"expected a folder for --out, got the file {out}; name another")
     if record.is_file() and overwrite:
-        shutil.rmtree(out)
+        _remove(out, inputs or {})
     if record.is_file() and len(list(out.iterdir())) > 1:
-        shown = differences(json.loads(record.read_text(encoding="utf-8")), recipe)
+        shown = differences(read_json(record), recipe, prints)
         if shown:
             raise InputError(
                 f"{out} holds another run ({shown}). Name another --out, or add --overwrite to replace that run"
@@ -72,8 +99,32 @@ def open_run(recipe: Any, out: Path, overwrite: bool = False) -> bool:
     if out.exists() and not record.is_file() and any(out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run of ours; name another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_json({k: v for k, v in settings(recipe).items() if k not in _NOT_SETTINGS}, record)
+    kept = {k: v for k, v in settings(recipe).items() if k not in _NOT_SETTINGS}
+    write_json({**kept, "inputs": prints}, record)
     return False
+
+
+def _remove(out: Path, inputs: Mapping[str, Path | str]) -> None:
+    """Delete a run of ours, and nothing else."""
+    for name, path in inputs.items():
+        if out.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
+            raise InputError(f"--overwrite would delete {path}, which --{name} needs; name another --out")
+    foreign = [p.name for p in out.iterdir() if p.name.split("-")[0].lstrip(".").split(".")[0] not in _OURS]
+    if foreign:
+        raise InputError(f"{out} holds files that are not ours ({', '.join(foreign[:5])}); name another --out")
+    aside = out.with_name(f".{out.name}.replaced-{os.getpid()}")
+    out.rename(aside)
+    shutil.rmtree(aside)
+
+
+def checked_training(recipe: Any) -> None:
+    """Raises InputError where the numbers of a training recipe cannot train."""
+    names = ("steps", "batch_size", "checkpoint_every")
+    if min(getattr(recipe, name) for name in names) < 1 or not 0 <= recipe.seed < 2**32:
+        raise InputError(
+            "expected steps, batch_size and checkpoint_every >= 1 and a seed of 0 or more, got "
+            + ", ".join(f"{name} {getattr(recipe, name)}" for name in (*names, "seed"))
+        )
 
 
 def versions() -> dict[str, str]:
@@ -88,7 +139,10 @@ def commit() -> str:
         return ""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+        except OSError:  # no git on this machine
+            return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
     head = git("rev-parse", "--short=12", "HEAD")
@@ -120,6 +174,7 @@ def conditions_in(environment: str, wanted: Sequence[str]) -> tuple[str, ...]:
     known = conditions_of(environment)
     if tuple(wanted) == ("all",):
         return known
+    wanted = tuple(dict.fromkeys(wanted))
     unknown = [name for name in wanted if name not in CONDITIONS]
     chosen = tuple(name for name in wanted if name in known)
     if unknown or not chosen:
@@ -141,7 +196,8 @@ def use_threads(threads: int) -> int:
     """
     import torch
 
-    if threads < 0:
-        raise InputError(f"threads must be 0 or more, got {threads}")
+    most = 4 * (os.cpu_count() or 1)
+    if not 0 <= threads <= most:
+        raise InputError(f"expected threads from 0 to {most} on this machine, got {threads}")
     torch.set_num_threads(threads or 1)
     return torch.get_num_threads()

@@ -13,7 +13,7 @@ from typing import Any, Self
 from diffpolicy.data.source import shuffled
 from diffpolicy.data.windows import Windows
 from diffpolicy.errors import InputError
-from diffpolicy.policy.checkpoint import save_checkpoint
+from diffpolicy.policy.checkpoint import load_checkpoint, save_checkpoint
 from diffpolicy.policy.policy import Policy
 from diffpolicy.policy.train_state import load_train_state
 from diffpolicy.training.fit import fit
@@ -57,8 +57,6 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
         update.load_state_dict(state["update"])
         seconds = float(state["seconds"])
     start, began = update.step, time.monotonic()
-    if start >= stage.steps:
-        return update.averaged()
 
     def save(*_: object) -> None:
         took = seconds + time.monotonic() - began
@@ -70,6 +68,12 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
             train_state={"update": update.state_dict(), "seconds": took},
         )
 
+    if start >= stage.steps:
+        try:
+            load_checkpoint(folder)
+        except InputError:  # the training state is whole, so what it made can be made again
+            save()
+        return update.averaged()
     with (
         JsonLines(stage.folder / "train.jsonl", start) as lines,
         TensorBoard(stage.folder / "tensorboard", start) as board,
@@ -91,14 +95,16 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
 
 
 class _Interrupt:
-    """Holds Ctrl-C back until the update under way is complete and reported, so that what is saved is whole."""
+    """Holds Ctrl-C and SIGTERM back until the update under way is complete, so that what is saved is whole."""
 
     def __enter__(self) -> Self:
         self._asked = False
         ours = threading.current_thread() is threading.main_thread()
         self._held = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        self._old = signal.getsignal(signal.SIGTERM)
         if self._held:
             signal.signal(signal.SIGINT, self._note)
+            signal.signal(signal.SIGTERM, self._note)
         return self
 
     def _note(self, *_: object) -> None:
@@ -113,4 +119,5 @@ class _Interrupt:
     def __exit__(self, *_: object) -> None:
         if self._held:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, self._old)
         self()

@@ -48,8 +48,10 @@ class Video:
 
         if not self.checkpoints:
             raise InputError('name at least one checkpoint folder, or "expert"')
-        if self.episodes < 1 or self.size < 16:
-            raise InputError(f"expected episodes >= 1 and size >= 16, got {self.episodes} and {self.size}")
+        if self.episodes < 1 or not 16 <= self.size <= 1024:
+            raise InputError(f"expected episodes >= 1 and size from 16 to 1024, got {self.episodes} and {self.size}")
+        if self.out is not None and self.out.suffix not in (".mp4", ".gif"):
+            raise InputError(f"expected --out to end in .mp4 or .gif, got {self.out}")
         use_threads(self.threads)
         environment = self.environment
         for who in self.checkpoints:

@@ -16,7 +16,7 @@ import diffpolicy_envs
 from diffpolicy.data.episode import as_float32, flattened
 from diffpolicy.errors import InputError
 
-__all__ = ["Branchable", "Scripted", "conditions_of", "make_vector", "named", "stands_still"]
+__all__ = ["Branchable", "Scripted", "checked_action", "conditions_of", "make_vector", "named", "shown", "stands_still"]
 
 Vector = VectorEnv[Any, Any, Any]
 _OURS = "diffpolicy_envs.vector:TaskVectorEnv"
@@ -99,7 +99,7 @@ def _spec(environment: str) -> gymnasium.envs.registration.EnvSpec:
         if module:
             importlib.import_module(module)
         return gymnasium.spec(name)
-    except (gymnasium.error.Error, ModuleNotFoundError, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
         raise InputError(
             f"unknown environment {environment!r}: {error}. Ours are {', '.join(diffpolicy_envs.TASKS)}; "
             "another package's is named 'module:id', so that it is imported first"
@@ -111,6 +111,33 @@ def named(observation: Any) -> dict[str, npt.NDArray[np.float32]]:
     if not isinstance(observation, Mapping):
         return {"observation": as_float32("observation", observation)}
     return {name: as_float32(name, value) for name, value in flattened(observation).items()}
+
+
+def shown(env: Vector, obs: Mapping[str, npt.NDArray[np.float32]], rows: npt.NDArray[np.intp]) -> Any:
+    """What an actor sees of some rows: a bare array where the environment's space is a Box, else arrays by name."""
+    seen = {name: value[rows] for name, value in obs.items()}
+    return seen if isinstance(env.single_observation_space, spaces.Dict) else seen["observation"]
+
+
+def checked_action(env: Vector, action: Any, count: int, actor: object) -> npt.NDArray[np.float32]:
+    """An actor's answer as float32 of shape (count, A).
+
+    Raises:
+        InputError: another shape, or a number that is not finite; the message names the actor.
+    """
+    shape = (count, *(env.single_action_space.shape or ()))
+    try:
+        answer = np.asarray(action, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected actions of shape {shape} from {type(actor).__name__}, got {action!r}") from error
+    if answer.shape != shape:
+        raise InputError(
+            f"expected actions of shape {shape} from {type(actor).__name__}, got {answer.shape}; predict is given "
+            "a batch of observations and returns an action for each"
+        )
+    if not np.isfinite(answer).all():
+        raise InputError(f"expected finite actions from {type(actor).__name__}, got NaN or infinity; it has diverged")
+    return answer
 
 
 def stands_still(env: Vector) -> bool:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from diffpolicy.data.episode import Episode, Labels
 from diffpolicy.errors import InputError
-from diffpolicy.rollout.environment import Branchable, Vector, named
+from diffpolicy.rollout.environment import Branchable, Vector, checked_action, named, shown
 from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor
 
 __all__ = ["Cost", "Labeller", "Takeover", "label_by_branching", "label_by_takeover"]
@@ -89,11 +89,10 @@ def _branch(
         live, memory = np.ones(len(ids), bool), None
         starting = np.ones(len(ids), bool)
         for k in range(length):
-            seen: Any = {name: value[ids] for name, value in obs.items()}
             if isinstance(expert, EpisodicPredictor) and memory is None:
                 memory = expert.begin(None, starting, np.arange(start, part.stop))
-            single = seen["observation"] if list(seen) == ["observation"] else seen
-            action, memory = expert.predict(single, memory, starting, True)
+            action, memory = expert.predict(shown(env, obs, ids), memory, starting, True)
+            action = checked_action(env, action, len(ids), expert)
             starting = np.zeros(len(ids), bool)
             chunks[part, k], valid[part, k] = action, live
             full = np.zeros(env.action_space.shape or (env.num_envs, width), np.float32)

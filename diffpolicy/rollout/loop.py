@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from diffpolicy.data.episode import Episode
 from diffpolicy.errors import InputError
-from diffpolicy.rollout.environment import Branchable, Vector, named, stands_still
+from diffpolicy.rollout.environment import Branchable, Vector, checked_action, named, shown, stands_still
 from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor
 
 __all__ = ["Finished", "rollout"]
@@ -104,14 +104,12 @@ class _Rollout:
         return [episode for episode in self.episodes if episode is not None]
 
     def _act(self, obs: dict[str, npt.NDArray[np.float32]], starting: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-        seen: Any = {name: value[self.rows] for name, value in obs.items()}
-        if list(seen) == ["observation"]:
-            seen = seen["observation"]
+        seen = shown(self.env, obs, self.rows)
         if isinstance(self.actor, EpisodicPredictor) and (self.state is None or starting.any()):
             episodes = np.array([self.seeds[i] for i in self.playing[self.rows]], dtype=np.int64)
             self.state = self.actor.begin(self.state, starting, episodes)
         action, self.state = self.actor.predict(seen, self.state, starting, self.deterministic)
-        return action
+        return checked_action(self.env, action, len(self.rows), self.actor)
 
     def _start(self, mask: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.float32]]:
         seeds: list[int | None] = [None] * self.env.num_envs

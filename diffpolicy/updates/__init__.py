@@ -33,10 +33,11 @@ class RegressionConfig:
     def __post_init__(self) -> None:
         """Raises InputError on settings that cannot train."""
         good = self.lr > 0 and self.weight_decay >= 0 and self.warmup >= 0 and self.clip > 0
+        good = good and all(0 <= beta < 1 for beta in self.betas)
         if not (good and 0 < self.t_min < 1 and 0 <= self.ema_decay < 1):
             raise InputError(
-                "expected lr and clip > 0, weight_decay and warmup >= 0, 0 < t_min < 1 and 0 <= ema_decay < 1, "
-                f"got {self}; correct it"
+                "expected lr and clip > 0, weight_decay and warmup >= 0, betas and ema_decay in [0, 1) and "
+                f"0 < t_min < 1, got {self}; correct it"
             )
 
 

@@ -31,6 +31,20 @@ class Condition:
     friction_scale: tuple[float, float] | None = None
     """Factor on the object's sliding friction, log-uniform."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where a range is reversed, negative or not finite."""
+        for name in ("shove_speed", "shove_window", "slip_height", "mass_scale", "friction_scale"):
+            limits = getattr(self, name)
+            least = 1e-6 if name.endswith("scale") else 0
+            if limits is not None and not (len(limits) == 2 and least <= limits[0] <= limits[1] < np.inf):
+                raise ValueError(
+                    f"condition {self.name!r}: expected {name} as (low, high) with {least} <= low <= high, got {limits}"
+                )
+        if not 0 <= self.sensor_noise < np.inf:
+            raise ValueError(f"condition {self.name!r}: expected sensor_noise of 0 or more, got {self.sensor_noise}")
+        if not isinstance(self.action_delay, int) or self.action_delay < 0:
+            raise ValueError(f"condition {self.name!r}: expected whole action_delay >= 0, got {self.action_delay}")
+
 
 CONDITIONS: dict[str, Condition] = {
     condition.name: condition
