@@ -205,8 +205,8 @@ def test_asking_for_no_opengl_gives_software(undecided: pytest.MonkeyPatch, vari
     ],
 )
 def test_a_driver_that_breaks_leaves_software(undecided: pytest.MonkeyPatch, child: str, said: str) -> None:
-    undecided.setattr(choice, "_missing", lambda name: None)  # noqa: ARG005
-    undecided.setattr(choice, "_command", lambda name: [sys.executable, "-I", "-c", child])  # noqa: ARG005
+    undecided.setattr(choice, "_missing", lambda name: None)
+    undecided.setattr(choice, "_command", lambda name: [sys.executable, "-I", "-c", child])
     undecided.setattr(choice, "PROBE_SECONDS", 0.3 if "sleep" in child else 20.0)
     found = resolve_backend()
     assert found.name == "software"
@@ -218,7 +218,7 @@ def test_a_driver_that_breaks_leaves_software(undecided: pytest.MonkeyPatch, chi
 
 def test_without_libraries_no_child_is_started(undecided: pytest.MonkeyPatch) -> None:
     undecided.setattr(sys, "platform", "linux")
-    undecided.setattr(choice, "_loads", lambda library: False)  # noqa: ARG005
+    undecided.setattr(choice, "_loads", lambda library: False)
     undecided.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a child was started"))
     found = resolve_backend()
     assert found.name == "software"
