@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from diffpolicy.errors import InputError
 from diffpolicy.policy.files import write_json
 from diffpolicy.recipes.bc import Bc
 from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
 from diffpolicy.recipes.run import open_run, provenance, use_threads
+from diffpolicy.rollout.seeds import episode_seeds
 
 if TYPE_CHECKING:
     from diffpolicy.evaluation.evaluate import Evaluation
@@ -47,6 +49,13 @@ class Quickstart:
     def __call__(self) -> Path:
         """Run (or go on with) all stages and return the report."""
         began = time.perf_counter()
+        if min(self.demonstrations, self.rounds, self.episodes) < 1:
+            raise InputError(
+                f"expected demonstrations, rounds and episodes >= 1, got {self.demonstrations}, {self.rounds} and "
+                f"{self.episodes}"
+            )
+        episode_seeds("evaluation", self.seed, self.episodes)  # seed and count are good
+        use_threads(self.threads)
         open_run(self, self.out, self.overwrite)
         report = self.out / "report.html"
         if report.is_file():
