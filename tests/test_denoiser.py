@@ -63,7 +63,17 @@ def test_weight_turns_the_clean_error_into_the_networks_own(schedule: str, predi
     denoiser = Denoiser(SCHEDULES[schedule], prediction, Constant(output))
     of_clean = (denoiser(x, t, torch.zeros(20, 0)) - clean).square().mean(dim=(1, 2))
     of_output = (output - PREDICTIONS[prediction].target(clean, noise, alpha, sigma)).square().mean(dim=(1, 2))
-    torch.testing.assert_close(denoiser.weight(t) * of_clean, of_output)
+    under_cap = denoiser.weight(t) < PREDICTIONS[prediction].weight_cap
+    assert under_cap.sum() > 8
+    torch.testing.assert_close((denoiser.weight(t) * of_clean)[under_cap], of_output[under_cap])
+
+
+@every_schedule
+def test_the_weight_of_noise_predictions_is_min_snr(schedule: str) -> None:
+    t = torch.linspace(0.02, 0.98, 30, dtype=torch.float64)
+    alpha, sigma = SCHEDULES[schedule].alpha(t), SCHEDULES[schedule].sigma(t)
+    weight = Denoiser(SCHEDULES[schedule], "eps", Constant(torch.zeros(1))).weight(t)
+    torch.testing.assert_close(weight, torch.minimum((alpha / sigma).square(), torch.tensor(5.0, dtype=torch.float64)))
 
 
 @every_schedule

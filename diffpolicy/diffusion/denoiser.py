@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from diffpolicy.diffusion.schedule import Schedule
 from diffpolicy.errors import InputError
 
-__all__ = ["ALPHA_MIN", "PREDICTIONS", "Denoiser", "Prediction"]
+__all__ = ["ALPHA_MIN", "MIN_SNR", "PREDICTIONS", "Denoiser", "Prediction"]
 
 ALPHA_MIN = 1e-3  # an eps prediction is divided by alpha, which is not let below this
+MIN_SNR = 5.0  # gamma of min-SNR weighting
 OUT_MIN = 1e-4  # the least |c_out| that a loss weight is computed with
 
 Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -25,6 +27,7 @@ class Prediction:
 
     mix: Pair  # (alpha, sigma) -> (p, q)
     scalings: Pair  # (alpha, sigma) -> (c_skip, c_out)
+    weight_cap: float = math.inf  # largest loss weight of the clean chunk's squared error
 
     def target(self, clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """What a perfect network would put out for this clean chunk and noise; all broadcast together."""
@@ -48,10 +51,11 @@ def _v(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
 
 
 PREDICTIONS: dict[str, Prediction] = {
-    # the noise itself (arXiv:2006.11239)
-    "eps": Prediction(lambda a, s: (torch.ones_like(a), torch.zeros_like(s)), _eps),
+    # the noise itself (arXiv:2006.11239), with min-SNR weights (arXiv:2303.09556): an error of the noise is one of
+    # the chunk times sigma / alpha, so that its plain loss hardly sees the times at which the chunk is decided
+    "eps": Prediction(lambda a, s: (torch.ones_like(a), torch.zeros_like(s)), _eps, weight_cap=MIN_SNR),
     # v = alpha eps - sigma x0 (arXiv:2202.00512, appendix D)
-    "v": Prediction(lambda a, s: (a, -s), _v),
+    "v": Prediction(lambda a, s: (a, -s), _v, weight_cap=MIN_SNR),
     # the clean chunk itself
     "x0": Prediction(lambda a, s: (torch.zeros_like(a), torch.ones_like(s)),
                      lambda a, s: (torch.zeros_like(a), torch.ones_like(s))),
@@ -93,7 +97,9 @@ class Denoiser(nn.Module):
     def weight(self, t: Tensor) -> Tensor:
         """Factor (B,) that turns the squared error of the clean chunk into that of the network's own output.
 
-        It is 1 / c_out^2, with |c_out| not taken below 1e-4, so that it stays finite where sigma vanishes.
+        It is 1 / c_out^2, with |c_out| not taken below 1e-4, so that it stays finite where sigma vanishes, and at
+        most the prediction's cap: for eps it is min(alpha^2 / sigma^2, 5), and for v on a variance-preserving
+        schedule min(alpha^2 / sigma^2 + 1, 5).
         """
         _, out = self.prediction.scalings(self.schedule.alpha(t), self.schedule.sigma(t))
-        return out.abs().clamp(min=OUT_MIN).pow(-2)
+        return out.abs().clamp(min=OUT_MIN).pow(-2).clamp(max=self.prediction.weight_cap)

@@ -108,7 +108,7 @@ def print_table(evaluations: list[Evaluation]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("method", "condition", "success %", "95%", "episodes", "return", "length", "NFE"):
-        table.add_column(name, justify="left" if name in ("method", "condition") else "right")
+        table.add_column(name, no_wrap=True, justify="left" if name in ("method", "condition") else "right")
     for e in evaluations:
         row, rate = e.row(), e.success
         table.add_row(
