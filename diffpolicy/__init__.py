@@ -9,8 +9,9 @@ N simulations, S simulator state. Units stand in brackets: [m], [s], [rad], [N].
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from diffpolicy.lazy import loader
 
 if TYPE_CHECKING:
     from diffpolicy.data.dataset import Dataset, read_dataset, write_dataset
@@ -79,6 +80,8 @@ _HOMES = {
     "write_dataset": "data.dataset",
 }
 
+_load = loader(__name__, _HOMES)
+
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module on first use."""
@@ -86,9 +89,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("diffpolicy")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return _load(name)
 
 
 def __dir__() -> list[str]:

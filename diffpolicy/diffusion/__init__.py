@@ -7,10 +7,10 @@ loaded from its module on first use. Shapes: B batch, K denoising steps, H chunk
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from diffpolicy.errors import InputError
+from diffpolicy.lazy import loader
 
 if TYPE_CHECKING:
     from diffpolicy.diffusion.denoiser import PREDICTIONS, Denoiser, Prediction
@@ -97,9 +97,4 @@ _HOMES = {
     "reduce_log_prob": "sampler",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = loader(__name__, _HOMES)

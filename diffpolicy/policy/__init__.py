@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy.diffusion import MLPConfig, PredictionName, SamplerConfig, ScheduleName
 from diffpolicy.errors import InputError
+from diffpolicy.lazy import loader
 
 if TYPE_CHECKING:
     from diffpolicy.policy.acting import ActingState
@@ -96,9 +96,4 @@ _HOMES = {
     "save_train_state": "train_state",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = loader(__name__, _HOMES)

@@ -6,8 +6,9 @@ Shapes: N simulations, T environment steps, S simulator state, L label length, A
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from diffpolicy.lazy import loader
 
 if TYPE_CHECKING:
     from diffpolicy.rollout.correction import play_and_label
@@ -40,9 +41,4 @@ _HOMES = {
     "write_video": "video",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = loader(__name__, _HOMES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -45,11 +46,12 @@ def every(n: int, callback: Report, last: int | None = None) -> Report:
     return report
 
 
-class _Closing:
+class _Closing(ABC):
     """Closes itself at the end of a with block, whether or not the block failed."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Free what is held open."""
 
     def __enter__(self) -> Self:
         return self

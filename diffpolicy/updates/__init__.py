@@ -7,10 +7,10 @@ loaded from its module on first use.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffpolicy.errors import InputError
+from diffpolicy.lazy import loader
 
 if TYPE_CHECKING:
     from diffpolicy.updates.regression import Regression, denoising
@@ -43,9 +43,4 @@ class RegressionConfig:
 
 _HOMES = {"Regression": "regression", "denoising": "regression"}
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = loader(__name__, _HOMES)
