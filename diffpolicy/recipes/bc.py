@@ -11,7 +11,7 @@ import numpy as np
 
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig
-from diffpolicy.recipes.run import checked_training, open_run, provenance, use_threads
+from diffpolicy.recipes.run import checked_training, open_run, program, provenance, use_threads
 from diffpolicy.updates import RegressionConfig
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Bc:
             provenance(self, method="bc", **cost),
         )
         train(policy, table, self.optimiser, stage)
-        print(f"checkpoint: {self.out / 'checkpoint'}   try: diffpolicy evaluate {self.out}")
+        print(f"checkpoint: {self.out / 'checkpoint'}   try: {program()} evaluate {self.out}")
         return self.out / "checkpoint"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffpolicy.errors import InputError
-from diffpolicy.recipes.run import differences, provenance
+from diffpolicy.recipes.run import differences, program, provenance
 
 __all__ = ["Collect"]
 
@@ -22,7 +22,8 @@ class Collect:
     episodes: int = 20
     """Successful episodes to collect."""
     expert: str = "expert"
-    """Who demonstrates: the environment's scripted expert, a checkpoint folder, or a Stable-Baselines3 zip file."""
+    """Who demonstrates: the environment's scripted expert, a checkpoint folder, a Stable-Baselines3 zip file, or
+    module:function."""
     condition: str = "clean"
     """Disturbance to collect under."""
     keep_failures: bool = False
@@ -77,7 +78,7 @@ class Collect:
             overwrite=self.overwrite,
         )
         env.close()
-        print(f"dataset: {folder}   {self.episodes} episodes of {tried}   try: diffpolicy bc --data {self.out}")
+        print(f"dataset: {self.out}   {self.episodes} episodes of {tried}   try: {program()} bc --data {self.out}")
         return folder
 
     def _finished(self) -> bool:

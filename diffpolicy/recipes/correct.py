@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffpolicy.errors import InputError
-from diffpolicy.recipes.run import checked_training, conditions_in, open_run, provenance, use_threads
+from diffpolicy.recipes.run import checked_training, conditions_in, open_run, program, provenance, use_threads
 from diffpolicy.updates import RegressionConfig
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Correct:
     environment: str | None = None
     """Gymnasium id; by default the checkpoint's."""
     labeller: str = "expert"
-    """Who labels: the scripted expert, a checkpoint folder, or a Stable-Baselines3 zip file."""
+    """Who labels: the scripted expert, a checkpoint folder, a Stable-Baselines3 zip file, or module:function."""
     method: Literal["auto", "branch", "takeover"] = "auto"
     """Branch the labeller from saved states, or let it take over; auto branches where the environment can."""
     rounds: int = 3
@@ -51,7 +51,7 @@ class Correct:
     beta: float = 0.0
     """Chance that the expert acts for a chunk's time during rollouts is beta ** round; 0: the learner alone."""
     label_every: int = 1
-    """Label each so-manieth visited state."""
+    """Label every n-th visited state."""
     optimiser: RegressionConfig = field(default_factory=RegressionConfig)
     """How it is trained."""
     steps: int = 3000
@@ -130,7 +130,7 @@ class Correct:
         shutil.copytree(folder / "checkpoint", fresh)
         shutil.rmtree(final, ignore_errors=True)
         fresh.rename(final)
-        print(f"checkpoint: {final}   try: diffpolicy evaluate {self.out}")
+        print(f"checkpoint: {final}   try: {program()} evaluate {self.out}")
         return final
 
     def _demonstrations(self, source: Path, provenance: Mapping[str, Any]) -> Path | str:

@@ -13,7 +13,7 @@ from diffpolicy.policy.files import write_json
 from diffpolicy.recipes.bc import Bc
 from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
-from diffpolicy.recipes.run import open_run, provenance, use_threads
+from diffpolicy.recipes.run import open_run, program, provenance, use_threads
 from diffpolicy.rollout.seeds import episode_seeds
 
 if TYPE_CHECKING:
@@ -150,9 +150,9 @@ class Quickstart:
     def next_commands(self) -> list[str]:
         """Three commands to try after this one."""
         return [
-            f"diffpolicy evaluate {self.out} --conditions all",
-            f"diffpolicy video expert {self.out / 'bc'} {self.out} --condition slip",
-            f"diffpolicy correct --checkpoint {self.out / 'bc'} --out runs/slip --conditions clean slip dynamics",
+            f"{program()} evaluate {self.out} --conditions all",
+            f"{program()} video expert {self.out / 'bc'} {self.out} --condition slip --out runs/slip.mp4",
+            f"{program()} correct --checkpoint {self.out / 'bc'} --out runs/slip --conditions clean slip dynamics",
         ]
 
     def _farewell(self, evaluations: list[Evaluation], report: Path, seconds: float) -> None:

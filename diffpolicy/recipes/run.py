@@ -25,6 +25,7 @@ __all__ = [
     "differences",
     "fingerprint",
     "open_run",
+    "program",
     "provenance",
     "settings",
     "use_threads",
@@ -125,6 +126,15 @@ def checked_training(recipe: Any) -> None:
             "expected steps, batch_size and checkpoint_every >= 1 and a seed of 0 or more, got "
             + ", ".join(f"{name} {getattr(recipe, name)}" for name in (*names, "seed"))
         )
+
+
+def program() -> str:
+    """What to type for our command here: its name where the shell finds it, else the path that was typed."""
+    typed = sys.argv[0]
+    if Path(typed).name != "diffpolicy":
+        return "diffpolicy"
+    found = shutil.which("diffpolicy")
+    return "diffpolicy" if found and Path(found).resolve() == Path(typed).resolve() else typed
 
 
 def versions() -> dict[str, str]:

@@ -64,8 +64,8 @@ class ScriptedExpert:
         if not isinstance(unwrapped, Scripted):
             name = env.spec.id if env.spec else type(unwrapped).__name__
             raise InputError(
-                f"{name} knows no scripted expert; name a labeller instead: a checkpoint folder, or the zip file "
-                "of a Stable-Baselines3 model"
+                f"{name} knows no scripted expert; name another (--labeller, --expert): a checkpoint folder, the zip "
+                "file of a Stable-Baselines3 model, or module:function"
             )
         self._env: Scripted = unwrapped
 
