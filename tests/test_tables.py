@@ -63,3 +63,14 @@ def test_a_table_is_put_between_its_marks_and_nothing_else_changes(tmp_path: Pat
     assert page.read_text(encoding="utf-8") == text
     with pytest.raises(ValueError, match="has no line"):
         tables.insert(page, "missing", "")
+
+
+def test_the_docs_baseline_and_held_out_conditions_are_in_the_committed_evaluations() -> None:
+    text = (tables.ROOT / "docs" / "correction.md").read_text(encoding="utf-8")
+    for path in (tables.RESULTS / "evaluations").glob("*.json"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            row, outcomes = cell["row"], cell["episodes"]["success"]
+            rate = wilson(sum(outcomes), len(outcomes))
+            assert (row["ci_low"], row["ci_high"]) == (round(rate.low, 4), round(rate.high, 4))
+            if row["condition"] not in ("clean", "shove") or "shoved" in path.stem:
+                assert f"{100 * rate.point:.1f} ({100 * rate.low:.1f} to {100 * rate.high:.1f})" in text
