@@ -2,77 +2,33 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from diffpolicy.errors import InputError
+from diffpolicy.evaluation.comparison import PairedSeeds, verdict
+from diffpolicy.evaluation.drawing import INK, PALETTE, blank, label_right, png, svg
+from diffpolicy.evaluation.profiles import Profile
 from diffpolicy.evaluation.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["learning_curve", "png", "success_against_demonstrations", "success_against_rounds", "svg"]
+__all__ = [
+    "learning_curve",
+    "paired_differences",
+    "performance_profiles",
+    "png",
+    "success_against_cost",
+    "success_against_demonstrations",
+    "success_against_rounds",
+    "svg",
+]
 
 Point = tuple[int, str, Interval]
-
-# Okabe and Ito's colours, which stay distinct under every common colour blindness.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-INK = "#24292f"
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": INK,
-    "grid.alpha": 0.12,
-    "grid.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "lines.linewidth": 2.0,
-    "lines.markersize": 6.5,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "diffpolicy",
-}
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an inline SVG element that follows a light or dark page; equal figures give equal text.
-
-    Its ink is `currentColor`, its lines are `var(--series-0)` and so on, else the palette's own.
-    """
-    import matplotlib as mpl
-
-    stream = io.StringIO()
-    with mpl.rc_context(STYLE):
-        _settle(figure)
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    for number, colour in enumerate(PALETTE):
-        text = text.replace(colour.lower(), f"var(--series-{number}, {colour})")
-    return re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-
-
-def png(figure: Figure, dpi: int = 160) -> bytes:
-    """The figure as a PNG on white, dpi in [pixel/inch]."""
-    import matplotlib as mpl
-
-    stream = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        _settle(figure)
-        figure.savefig(stream, format="png", dpi=dpi, facecolor="white")
-    return stream.getvalue()
 
 
 def learning_curve(rows: Iterable[Mapping[str, Any]], metric: str = "loss") -> Figure:
@@ -89,7 +45,7 @@ def learning_curve(rows: Iterable[Mapping[str, Any]], metric: str = "loss") -> F
     at = np.array([part[:, 0].mean() for part in parts])
     mean = np.array([part[:, 1].mean() for part in parts])
     low, high = np.array([np.percentile(part[:, 1], [10, 90]) for part in parts]).T
-    figure, axes = _axes("updates", metric)
+    figure, axes = blank("updates", metric)
     axes.fill_between(at, low, high, color=PALETTE[0], alpha=0.2, linewidth=0)
     axes.plot(at, mean, color=PALETTE[0])
     if (low > 0).all():
@@ -119,25 +75,92 @@ def success_against_demonstrations(
     return _success(points, references or {}, "demonstrations", doubling=True)
 
 
-def _settle(figure: Figure) -> None:
-    """Lay the figure out once and keep that: a repeated layout would move everything by a hair."""
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+def success_against_cost(
+    points: Sequence[Point],
+    cost: Literal["NFE", "expert queries"],
+    references: Mapping[str, Interval | float] | None = None,
+) -> Figure:
+    """Success rate with its interval against what it cost: NFE on an axis of doublings, expert queries on an even one.
+
+    points: (cost, method, interval). The rest is as in `success_against_rounds`.
+    Raises InputError where there is no point, or the cost has another name.
+    """
+    if cost not in ("NFE", "expert queries"):
+        raise InputError(f'the cost on an axis is "NFE" or "expert queries"; got {cost!r}')
+    figure = _success(points, references or {}, cost, doubling=cost == "NFE")
+    if cost == "expert queries":
+        from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+        axis = figure.axes[0].xaxis
+        axis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return figure
 
 
-def _axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+def performance_profiles(profiles: Mapping[str, Profile], xlabel: str = "score") -> Figure:
+    """Share of scores above each threshold, one line per method with its pointwise band.
 
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        axes.tick_params(length=0)
-        axes.set_axisbelow(True)
-    return figure, axes
+    profiles: by the name of the method, from `performance_profile`. xlabel: what the score is, with its unit.
+    Raises InputError where there is no profile.
+    """
+    if not profiles:
+        raise InputError("a plot of profiles wants at least one method with its Profile; got none")
+    figure, axes = blank(f"threshold τ of the {xlabel}", "share above τ [%]")
+    for number, (name, profile) in enumerate(profiles.items()):
+        colour, line = PALETTE[number % len(PALETTE)], ("-", "--", "-.", ":")[number % 4]
+        axes.fill_between(profile.tau, 100 * profile.low, 100 * profile.high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(profile.tau, 100 * profile.share, line, color=colour, label=name)
+    axes.set_ylim(0, 102)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    axes.margins(x=0)
+    # All curves end in one corner, so their names stand in a column beside them.
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), frameon=False, labelcolor="linecolor", handlelength=1.6)
+    return figure
+
+
+def paired_differences(rows: Mapping[str, PairedSeeds | Interval], margin: float | None = 0.02) -> Figure:
+    """Differences of success with their intervals, one row per comparison, against zero and the margin.
+
+    rows: by the name of the comparison, top to bottom, differences as shares of 1; of `PairedSeeds` the training seeds
+    are shown too, as small open circles. margin: drawn as a line at -margin, with the `verdict` of each row beside
+    it; None draws neither.
+    Raises InputError where there is no row, or an end of an interval is not finite.
+    """
+    if not rows:
+        raise InputError("a plot of differences wants at least one comparison; got none")
+    figure, axes = blank("difference of success [points]", "", size=(6.4, 1.0 + 0.42 * len(rows)))
+    axes.grid(False, axis="y")
+    axes.grid(True, axis="x", color=INK, alpha=0.12, linewidth=0.8)
+    axes.spines["left"].set_visible(False)
+    axes.axvline(0, color=INK, linewidth=1.1)
+    if margin is not None:
+        axes.axvline(-100 * margin, color=INK, linestyle=(0, (4, 3)), linewidth=1.1)
+        beside: Any = {"xytext": (-4, 0), "textcoords": "offset points", "xycoords": ("data", "axes fraction")}
+        beside |= {"color": INK, "fontsize": 9}
+        axes.annotate(f"margin −{100 * margin:g}", (-100 * margin, 1.0), ha="right", va="bottom", **beside)
+    for height, row in enumerate(rows.values()):
+        _difference(axes, height, row, margin)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.6)
+    return figure
+
+
+def _difference(axes: Axes, height: int, row: PairedSeeds | Interval, margin: float | None) -> None:
+    interval, per_seed = (row.difference, row.per_seed) if isinstance(row, PairedSeeds) else (row, ())
+    if not np.isfinite(interval).all():
+        raise InputError(f"a plot of differences wants finite intervals; got {interval}")
+    found = verdict(interval, margin) if margin is not None else None
+    colour = {None: PALETTE[0], "not worse": PALETTE[0], "worse": PALETTE[1], "undecided": INK}[found]
+    point, low, high = (100 * end for end in interval)
+    axes.errorbar(
+        point, height, xerr=[[point - low], [high - point]], color=colour, marker="o", elinewidth=2.0, capsize=3
+    )
+    if len(per_seed) > 1:
+        at = [100 * each.point for each in per_seed]
+        axes.plot(at, [height + 0.24] * len(at), "o", color=INK, markersize=3.5, markerfacecolor="none", alpha=0.7)
+    shown = [f"{round(end, 1) + 0.0:+.1f}".replace("-", "−") for end in (point, low, high)]  # no minus before a zero
+    words = f"{shown[0]} [{shown[1]}, {shown[2]}]" + (f"  {found}" if found else "")
+    axes.annotate(words, (1.02, height), xycoords=("axes fraction", "data"), color=colour, va="center", fontsize=9)
 
 
 def _success(
@@ -145,7 +168,7 @@ def _success(
 ) -> Figure:
     if not points:
         raise InputError("a plot of success wants at least one (x, condition, Interval); got none")
-    figure, axes = _axes(xlabel, "success [%]")
+    figure, axes = blank(xlabel, "success [%]")
     xs = sorted({x for x, _, _ in points})
     position = {x: (float(np.log2(max(x, 1))) if doubling else float(x)) for x in xs}
     names = list(dict.fromkeys(name for _, name, _ in points))
@@ -169,23 +192,5 @@ def _success(
     axes.set_xticks(list(position.values()), [str(x) for x in xs])
     axes.set_ylim(0, 102)
     axes.set_yticks([0, 25, 50, 75, 100])
-    _label_right(axes, labels)
+    label_right(axes, labels)
     return figure
-
-
-def _label_right(axes: Axes, labels: list[tuple[float, str, str]], gap: float = 7.0) -> None:
-    """Name each line beside its right end, moved apart by at least `gap` and kept below the top."""
-    heights: list[float] = []
-    ordered = sorted(labels, reverse=True)
-    for height, _, _ in ordered:
-        heights.append(min(height, heights[-1] - gap) if heights else height)
-    lift = max(0.0, 2.0 - heights[-1])
-    for height, (_, name, colour) in zip(heights, ordered, strict=True):
-        axes.annotate(
-            name,
-            (1.02, height + lift),
-            xycoords=("axes fraction", "data"),
-            color=colour,
-            va="center",
-            annotation_clip=False,
-        )
