@@ -1,44 +1,50 @@
 """The README's moving picture: expert, imitation and corrected policy in one episode under the same shove.
 
-python -m benchmarks.pictures runs/benchmarks/quickstart/quickstart-20-demonstrations-seed-0
+python -m benchmarks run quickstart && python -m benchmarks.pictures
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
-from benchmarks.tables import ROOT, read_cells
+from benchmarks.cells import finished
+from benchmarks.suites import QUICKSTART, corrected, imitated
+from benchmarks.tables import ROOT
+from diffpolicy.errors import InputError
 from diffpolicy.policy.checkpoint import load_checkpoint
-from diffpolicy.recipes.quickstart import ENVIRONMENT
 from diffpolicy.rollout.filming import film
 from diffpolicy.rollout.predictor import ScriptedExpert, everywhere
 from diffpolicy.rollout.video import tile, write_video
 
 __all__ = ["Pictures"]
 
+TASK = QUICKSTART.tasks[0]
+
 
 @dataclass(frozen=True)
 class Pictures:
-    """Film a finished benchmark run into docs/images/shove.gif."""
+    """Film the quickstart's first training seed into docs/images/shove.gif."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
+    store: Path = Path("runs/benchmarks")
+    """Where `run` left its stages."""
     size: int = 240
     """Height and width of each of the three pictures [px]."""
 
     def __call__(self) -> None:
         """Choose the first episode that imitation fails and the corrected policy solves, and film it."""
-        cells = {(c["row"]["method"], c["row"]["condition"]): c["episodes"] for c in read_cells(self.run.name) or []}
+        cells = {(c.method, c.condition): finished(c) for c in QUICKSTART.cells() if c.seed == 0}
         before, after = cells["bc", "shove"], cells["correct, round 3", "shove"]
-        both = zip(before["reset_seed"], before["success"], after["success"], strict=True)
+        if before is None or after is None:
+            raise InputError("the quickstart's cells are missing; run `python -m benchmarks run quickstart`")
+        both = zip(before.episodes["seed"], before.episodes["success"], after.episodes["success"], strict=True)
         seed = next(seed for seed, failed, solved in both if solved and not failed)
-        policies = [load_checkpoint(self.run / name).policy.eval() for name in ("bc", "correct")]
-        clips = [film(ENVIRONMENT, ScriptedExpert, seed, "shove", self.size)[0]]
-        clips += [film(ENVIRONMENT, everywhere(policy), seed, "shove", self.size)[0] for policy in policies]
+        outputs = [imitated(TASK, 20, 0), corrected(TASK, 20, 0, 3)]
+        policies = [load_checkpoint(o.stage.output(self.store) / o.part).policy.eval() for o in outputs]
+        clips = [film(TASK, ScriptedExpert, seed, "shove", self.size)[0]]
+        clips += [film(TASK, everywhere(policy), seed, "shove", self.size)[0] for policy in policies]
         longest = max(len(clips[0]), len(clips[2])) + 10
         frames = tile([clip[:longest] for clip in clips], ["expert", "imitation", "corrected"])
         write_video(ROOT / "docs" / "images" / "shove.gif", frames[::2], fps=10)

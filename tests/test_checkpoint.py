@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ from diffpolicy.policy import (
     save_checkpoint,
     save_train_state,
 )
+from diffpolicy.policy.checkpoint import copy_checkpoint
+from diffpolicy.policy.files import write_json
+from diffpolicy.policy.sealed import write_sealed
 
 INF = float("inf")
 SPACES = SpaceSpec({"observation": Bounds((-1.0, -INF), (1.0, INF))}, Bounds((-2.0,), (2.0,)), True)
@@ -83,43 +87,68 @@ def test_saving_beside_other_files_leaves_them_alone(policy: Policy, tmp_path: P
 
 
 def damage_config(**change: Any) -> Callable[[Path], None]:
+    """Change config.json, its checksum with it."""
+
     def damage(folder: Path) -> None:
         path = folder / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        data = json.loads(path.read_text())
+        files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in data["files"]}
+        del data["files"], data["sha256"]
+        write_sealed(data | change, files, path)
 
     return damage
 
 
 def damage_model(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    """Change the weights, the checksums with them."""
+
     def damage(folder: Path) -> None:
         tensors = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
         change(tensors)
         save_file(tensors, folder / "model.safetensors")
+        damage_config()(folder)
 
     return damage
 
 
-def truncate(name: str, size: int) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size]) and None
+def write(name: str, content: str | bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def truncate(name: str, size: int) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size])
+
+
+def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text((folder / name).read_text().replace(old, new))
 
 
 BIAS = "sampler.denoiser.network.enter.bias"
+LEROBOT = {"type": "diffusion", "n_obs_steps": 2, "input_features": {}, "output_features": {}, "device": "cuda"}
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no folder": (lambda folder: folder.rename(folder.with_name("away")), "readable file|checkpoint folder"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), "readable file|checkpoint folder"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "readable file|checkpoint folder"),
+    "no folder": (lambda folder: folder.rename(folder.with_name("away")), "checkpoint folder"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "checkpoint folder"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "readable file"),
     "not JSON": (truncate("config.json", 50), "whole .json"),
-    "not text": (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"), "whole .json"),
-    "a list": (lambda folder: (folder / "config.json").write_text("[]"), "format"),
-    "newer": (damage_config(format=99), "99"),
+    "not text": (write("config.json", b"\xff\xfe\x00"), "whole .json"),
+    "bottomless": (write("config.json", "[" * 100_000), "whole .json"),
+    "not a number": (edit("config.json", "0.5", "NaN"), "NaN is not JSON"),
+    "a list": (write("config.json", "[]"), "got list; it was made by another program"),
+    "another library's": (write("config.json", json.dumps(LEROBOT)), "'input_features'.* another program"),
+    "edited": (edit("config.json", '"steps": 2', '"steps": 9'), r"edited or is damaged.*Policy.resampled"),
+    "newer": (damage_config(format=99), "format 1 to 2 .* got 99; install a newer"),
     "no version": (damage_config(format=None), "format"),
+    "true for a version": (damage_config(format=True), "format 1 to 2 .* got True"),
+    "called older": (edit("config.json", '"format": 2', '"format": 1'), "edited or is damaged"),
     "no policy": (damage_config(policy=None), "restore"),
     "unknown field": (damage_config(policy={"depth": 3}), "restore"),
     "unknown schedule": (damage_config(policy={**vars(CONFIG), "schedule": "x", "network": {}, "sampler": {}}), "x"),
     "no spaces": (damage_config(space_spec={}), "restore"),
-    "truncated": (truncate("model.safetensors", 500), "whole .safetensors"),
+    "no environment": (damage_config(environment=["a"]), r"environment \['a'\]"),
+    "no provenance": (damage_config(provenance=[1]), r"provenance \[1\]"),
+    "truncated": (truncate("model.safetensors", 500), "whole .safetensors .* 500 bytes"),
     "empty": (truncate("model.safetensors", 0), "whole .safetensors"),
-    "foreign": (lambda folder: (folder / "model.safetensors").write_bytes(b"PK" + b"x" * 99), "whole .safetensors"),
+    "foreign": (write("model.safetensors", b"PK" + b"x" * 99), "whole .safetensors"),
     "missing key": (damage_model(lambda tensors: tensors.pop(BIAS)), f"missing keys .*{BIAS}"),
     "extra key": (damage_model(lambda tensors: tensors.update(more=torch.zeros(1))), "unknown keys .*more"),
     "wrong shape": (damage_model(lambda tensors: tensors.update({BIAS: torch.zeros(3)})), r"\(8,\).*\(3,\)"),
@@ -137,32 +166,70 @@ def test_a_damaged_checkpoint_is_refused(policy: Policy, tmp_path: Path, name: s
         load_checkpoint(folder)
 
 
-def test_old_checkpoint_survives_every_failed_save(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = save_checkpoint(policy, tmp_path / "run")
-    other = Policy(CONFIG, SPACES)
-    with pytest.raises(InputError, match="JSON"):
-        save_checkpoint(other, folder, provenance={"when": object()})
-    with pytest.raises(InputError, match="convert"):
-        save_checkpoint(other, folder, train_state={"optimiser": object()})
-    original = Path.replace
-
-    def fail_at_the_last_move(path: Path, target: Path) -> Path:
-        if target == folder and ".new-" in path.name:
-            raise OSError("disk on fire")
-        return original(path, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", fail_at_the_last_move)
-        with pytest.raises(OSError, match="disk on fire"):
-            save_checkpoint(other, folder)
-    with torch.no_grad():
-        next(other.parameters()).fill_(float("inf"))
-    with pytest.raises(InputError, match="finite"):
-        save_checkpoint(other, folder)
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_no_bit_of_any_file_can_flip_unnoticed(policy: Policy, tmp_path: Path, name: str) -> None:
+    folder = save_checkpoint(policy, tmp_path / "run", provenance={"x": 0.30000000000000004}, train_state={"a": (1, 2)})
+    path, numbers = folder / name, np.random.default_rng(0)
+    good = path.read_bytes()
+    places = range(len(good)) if len(good) < 4000 else [0, len(good) - 1, *numbers.integers(len(good), size=200)]
+    for place in places:
+        bad = bytearray(good)
+        bad[place] ^= 1 << numbers.integers(8)
+        path.write_bytes(bad)
+        with pytest.raises(InputError, match="expected"):
+            load_checkpoint(folder)
+        if "train" in name:
+            with pytest.raises(InputError, match="expected"):
+                load_train_state(folder)
+    path.write_bytes(good)
     assert same(load_checkpoint(folder).policy, policy)
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_training_state_may_be_left_out_but_not_be_another_s(policy: Policy, tmp_path: Path) -> None:
+    one, other = (save_checkpoint(policy, tmp_path / str(i), train_state={"a": i}) for i in range(2))
+    for name in ("train_state.json", "train_state.safetensors"):
+        (one / name).replace(other / name)
+    assert same(load_checkpoint(one).policy, policy)
+    with pytest.raises(InputError, match="from another checkpoint"):
+        load_checkpoint(other)
+
+
+def test_the_first_format_without_checksums_is_still_read(policy: Policy, tmp_path: Path) -> None:
+    folder = save_checkpoint(policy, tmp_path / "run", environment="E-v0", train_state={"a": torch.ones(2), "b": 3})
+    for name, old in (
+        ("config.json", lambda data: {**data, "format": 1}),
+        ("train_state.json", lambda data: data["state"]),
+    ):
+        data = json.loads((folder / name).read_text())
+        del data["files"], data["sha256"]
+        write_json(old(data), folder / name)
+    loaded = load_checkpoint(folder)
+    assert same(loaded.policy, policy)
+    assert loaded.environment == "E-v0"
+    assert load_train_state(folder)["b"] == 3
+    copy = copy_checkpoint(folder, tmp_path / "copy")
+    assert {path.name for path in copy.iterdir()} == set(checkpoint.FILES)
+    edit("config.json", '"E-v0"', "7")(folder)
+    with pytest.raises(InputError, match="environment 7"):
+        load_checkpoint(folder)
+
+
+def test_a_copy_is_the_same_to_the_byte_and_of_whole_checkpoints_only(policy: Policy, tmp_path: Path) -> None:
+    source = save_checkpoint(policy, tmp_path / "a", train_state={"step": 1})
+    save_checkpoint(Policy(CONFIG, SPACES), tmp_path / "b", provenance={"old": True})
+    copy = copy_checkpoint(source, tmp_path / "b")
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
+        path.name: path.read_bytes() for path in source.iterdir()
+    }
+    before = (copy / "config.json").stat().st_mtime_ns
+    copy_checkpoint(source, copy)
+    assert (copy / "config.json").stat().st_mtime_ns == before  # nothing to do
+    truncate("model.safetensors", 100)(source)
+    with pytest.raises(InputError, match="whole"):
+        copy_checkpoint(source, save_checkpoint(policy, tmp_path / "c"))
+    assert same(load_checkpoint(tmp_path / "c").policy, policy)
+    assert same(load_checkpoint(copy).policy, policy)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c"}
 
 
 def test_train_state_of_an_optimiser_comes_back_bit_for_bit(policy: Policy, tmp_path: Path) -> None:
@@ -181,9 +248,13 @@ def test_train_state_of_an_optimiser_comes_back_bit_for_bit(policy: Policy, tmp_
     torch.optim.AdamW(policy.parameters()).load_state_dict(loaded["optimiser"])
 
 
-@pytest.mark.parametrize(
-    "text", ['{"dict": [["a", {"tensor": "9"}]]}', '{"dict": 3}', "{}", "3", '{"a": 1, "b": 2}', "{"]
-)
+TREES = [
+    '{"dict": [["a", {"tensor": "9"}]]}', '{"dict": 3}', '{"dict": [[{"list": []}, 1]]}', "{}", "3", '{"a": 1, "b": 2}',
+    "{", '{"dict": [["a", {"set": [1]}]]}', "[" * 99_999,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TREES, ids=range(len(TREES)))
 def test_a_damaged_train_state_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match="readable"):
         load_train_state(tmp_path)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
 
 from diffpolicy.errors import InputError
 from diffpolicy.training.logs import JsonLines, Progress, TensorBoard, chain, every, read_lines
@@ -55,6 +61,47 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path.write_text('{"step": 0}\n{"st\n{"step": 2}\n')
     with pytest.raises(InputError, match="line 2"):
         read_lines(path)
+
+
+@contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_record_that_the_disk_has_no_room_for_is_left_out_and_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with JsonLines(tmp_path / "log.jsonl") as log:
+        with no_file_longer_than(100):
+            for step in range(6):
+                log(step, {"loss": 0.1234567})
+        log(6, {"loss": 1.0})  # there is room again
+    assert [record["step"] for record in read_lines(log.path)] == [0, 1, 2, 6]
+    said = capsys.readouterr().err
+    assert said.count("note:") == 1
+    assert "log.jsonl" in said
+
+
+@pytest.mark.parametrize("place", ["__init__", "add_scalar", "close"])
+def test_tensorboard_on_a_full_disk_ends_and_training_does_not(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = getattr(SummaryWriter, place)
+
+    def full(*arguments: Any, **named: Any) -> None:
+        real(*arguments, **named)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, place, full)
+    with TensorBoard(tmp_path) as board:
+        for step in range(3):
+            board(step, {"loss": 1.0})
+    assert capsys.readouterr().err.count("note:") == 1
 
 
 def test_tensorboard_keeps_each_scalar(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from diffpolicy.errors import InputError
 from diffpolicy.policy import Bounds, Encoder, Normaliser, SpaceSpec
@@ -72,6 +75,19 @@ def test_statistics_and_frozenness_travel_in_the_state_dict() -> None:
     assert torch.equal(other.normalise_obs({"x": ROWS})["x"], fitted.normalise_obs({"x": ROWS})["x"])
 
 
+def test_names_that_differ_in_a_dot_alone_have_ranges_of_their_own() -> None:
+    names = ["a.b", "a/b", "a%2Eb", "a%b", "dotted_a%2Eb", "ab", ".", "..", "obs_ab", "keys", "%2E"]
+    spec = SpaceSpec(
+        {name: Bounds((0.0,), (float(i + 1),)) for i, name in enumerate(names)}, Bounds((0.0,), (1.0,)), False
+    )
+    normaliser = Normaliser(spec)
+    for i, name in enumerate(names):
+        assert float(normaliser.normalise_obs({name: torch.tensor([i + 1.0])})[name]) == pytest.approx(1.0)
+    other = Normaliser(spec)
+    other.load_state_dict(normaliser.state_dict())
+    assert {f"observations.obs_{name}.scale" for name in names if "." not in name} <= set(normaliser.state_dict())
+
+
 @pytest.mark.parametrize(
     ("rows", "match"),
     [
@@ -116,24 +132,96 @@ def test_spaces_are_read_from_boxes_and_dicts_of_boxes() -> None:
     assert named.action == Bounds((-2.0, -2.0), (2.0, 2.0))
 
 
+BOX, TWO = spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,))
+
+
 @pytest.mark.parametrize(
-    ("observation", "action"),
+    ("observation", "action", "named"),
     [
-        (spaces.Box(-1, 1, (3, 3)), spaces.Box(-1, 1, (2,))),
-        (spaces.Box(-1, 1, (3,)), spaces.Discrete(4)),
-        (spaces.Dict({"a": spaces.Discrete(3)}), spaces.Box(-1, 1, (2,))),
-        (spaces.Dict({}), spaces.Box(-1, 1, (2,))),
+        (spaces.Box(-1, 1, (3, 3)), TWO, "observation space.*FlattenObservation"),
+        (spaces.Box(-1, 1, ()), TWO, "observation space.*FlattenObservation"),
+        (spaces.Box(0, 255, (8, 8, 3), np.uint8), TWO, "vectors, not pictures"),
+        (
+            spaces.Dict({"x": BOX, "camera": spaces.Box(0, 255, (8, 8, 3), np.uint8)}),
+            TWO,
+            "'camera'.*FilterObservation",
+        ),
+        (spaces.Dict({"a": spaces.Discrete(3)}), TWO, "'a'.*FlattenObservation"),
+        (spaces.Dict({"a": spaces.Dict({"b": spaces.MultiBinary(3)})}), TWO, "'a/b'.*FlattenObservation"),
+        (spaces.Tuple((BOX, BOX)), TWO, "FlattenObservation"),
+        (spaces.Dict({}), TWO, "at least one"),
+        (spaces.Dict({"a": spaces.Dict({"": BOX})}), TWO, "names of their own"),
+        (spaces.Dict({"a/b": BOX, "a": spaces.Dict({"b": BOX})}), TWO, "'a/b'.*rename"),
+        (spaces.Box(-1, 1, (0,)), TWO, "no numbers"),
+        (spaces.Box(np.inf, np.inf, (3,)), TWO, "'observation'.*finite number between"),
+        (BOX, spaces.Discrete(4), "choose an environment whose actions are a Box"),
+        (BOX, spaces.MultiDiscrete([2, 2]), "choose an environment"),
+        (BOX, spaces.Dict({"arm": TWO}), "choose an environment"),
+        (BOX, spaces.Box(0, 3, (2,), np.int64), "Box of floats"),
+        (BOX, spaces.Box(-1, 1, (4, 2)), "single_action_space"),
+        (BOX, spaces.Box(-np.inf, -np.inf, (2,)), "action space.*finite number between"),
     ],
 )
-def test_other_spaces_are_refused(observation: spaces.Space, action: spaces.Space) -> None:
-    with pytest.raises(InputError, match="expected"):
+def test_other_spaces_are_refused_with_what_to_do(observation: spaces.Space, action: spaces.Space, named: str) -> None:
+    with pytest.raises(InputError, match=named):
         SpaceSpec.from_spaces(observation, action)
+
+
+def test_unusual_bounds_are_taken_as_they_are() -> None:
+    low, high = np.array([0.0, -np.inf, 2.0, -1e300]), np.array([np.inf, 1.0, 2.0, 1e300])
+    spec = SpaceSpec.from_spaces(spaces.Box(low, high, dtype=np.float64), spaces.Box(low, high, dtype=np.float64))
+    normaliser = Normaliser(spec)
+    rows = torch.tensor([[0.0, 0.0, 2.0, 0.0], [4.0, -4.0, 2.0, 4.0]])
+    normaliser.fit({"observation": rows}, rows)
+    torch.testing.assert_close(normaliser.normalise_action(rows), torch.tensor([[-1.0, 1, 0, -1], [1, -1, 0, 1]]))
+    far = normaliser.unnormalise_action(torch.tensor([[-9.0, 9.0, 9.0, 9.0]]))
+    torch.testing.assert_close(far, torch.tensor([[0.0, 1.0, 2.0, 20.0]]))  # each within its bounds
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_spaces_survive_json(data: st.DataObject) -> None:
+    def bounds() -> Bounds:
+        pairs = data.draw(
+            st.lists(st.tuples(st.floats(allow_nan=False), st.floats(allow_nan=False)), min_size=1, max_size=3)
+        )
+        low = [min(min(pair), 1e308) for pair in pairs]
+        return Bounds(tuple(low), tuple(max(max(pair), -1e308) for pair in pairs))
+
+    names = data.draw(st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True))
+    spec = SpaceSpec({name: bounds() for name in names}, bounds(), False)
+    assert SpaceSpec.from_json(json.loads(json.dumps(spec.to_json(), allow_nan=False))) == spec
+
+
+WRONG_SPACES = [
+    None,
+    [],
+    {"observations": {}},
+    {"observations": [], "action": {"low": [0], "high": [1]}, "boxed": False},
+    {"observations": {}, "action": {"low": [0], "high": [1]}, "boxed": False},
+    {"observations": {"x": {"low": "12", "high": [1, 2]}}, "action": {"low": [0], "high": [1]}, "boxed": False},
+    {"observations": {"x": {"low": [True], "high": [1]}}, "action": {"low": [0], "high": [1]}, "boxed": False},
+    {"observations": {"x": {"low": [2], "high": [1]}}, "action": {"low": [0], "high": [1]}, "boxed": False},
+    {"observations": {"x": {"low": [0], "high": [1]}}, "action": {"low": [float("nan")], "high": [1]}, "boxed": False},
+    {"observations": {"x": {"low": [0], "high": [1]}}, "action": {"low": [10**400], "high": [1]}, "boxed": False},
+    {"observations": {"x": {"low": [0], "high": [1]}}, "action": {"low": [0], "high": [1]}, "boxed": True},
+    {"observations": {"x": {"low": [0], "high": [1]}}, "action": {"low": [0], "high": [1]}, "boxed": "no"},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_SPACES, ids=str)
+def test_edited_spaces_are_refused(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"SpaceSpec\.to_json"):
+        SpaceSpec.from_json(wrong)
 
 
 def test_bounds_must_be_ordered() -> None:
     for low, high in [((1.0,), (0.0,)), ((), ()), ((0.0,), (1.0, 2.0)), ((float("nan"),), (1.0,))]:
         with pytest.raises(InputError, match="low <= high"):
             Bounds(low, high)
+    for side in (INF, -INF):
+        with pytest.raises(InputError, match="finite number between"):
+            Bounds((side,), (side,))
 
 
 def test_an_observation_of_many_numbers_is_read_as_single_precision() -> None:

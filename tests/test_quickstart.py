@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 import diffpolicy
 import diffpolicy_envs
+from diffpolicy.cli import main
 from diffpolicy.recipes.quickstart import Quickstart
 
 pytestmark = pytest.mark.slow
@@ -124,3 +126,25 @@ def test_run_again_it_is_done_at_once_and_changes_nothing(
     assert Quickstart(Path("quick"), size="tiny")() == Path("quick/report.html")
     assert "finished before" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in quickstart.rglob("*") if path.is_file()} == before
+
+
+def test_its_checkpoint_can_be_corrected_further_on_all_the_data(quickstart: Path) -> None:
+    noted = diffpolicy.load_checkpoint(quickstart / "checkpoint").provenance
+    assert (noted["dataset"], noted["rollouts"]) == ("demos", ["correct/round-1/rollouts"])
+    assert all((quickstart / path).is_dir() for path in (noted["dataset"], *noted["rollouts"], noted["parent"]))
+
+
+def test_interrupted_while_it_evaluates_it_leaves_whole_files_and_goes_on(
+    quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(quickstart, tmp_path / "quick")
+    for made in ("report.html", "results.json"):
+        (copy / made).unlink()
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffpolicy.recipes.evaluate.measured", interrupted)
+    assert main(["quickstart", "--size", "tiny", "--out", str(copy)]) == 130
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Demo"]
+__all__ = ["Demo", "hold"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +20,30 @@ class Demo:
     obs: dict[str, Tensor]  # each (B, To, O)
     chunk: Tensor  # (B, H, A)
     mask: Tensor  # (B, H) float32, 1 where the action is real and 0 where it is padding
+    held: bool = False  # whether the padding of `chunk` is what `hold` would write there
 
     def to(self, device: torch.device | str) -> Demo:
-        """The same batch on another device."""
+        """The same batch on another device; itself where it is there already."""
+        if self.chunk.device == torch.device(device):
+            return self
         obs = {name: x.to(device) for name, x in self.obs.items()}
-        return Demo(obs, self.chunk.to(device), self.mask.to(device))
+        return Demo(obs, self.chunk.to(device), self.mask.to(device), self.held)
+
+    def split(self, size: int) -> list[Demo]:
+        """Batches of `size` rows, the last of what is left; they are views of this one."""
+        columns = zip(*(rows.split(size) for rows in self.obs.values()), strict=True)
+        parts = zip(columns, self.chunk.split(size), self.mask.split(size), strict=True)
+        return [Demo(dict(zip(self.obs, obs, strict=True)), chunk, mask, self.held) for obs, chunk, mask in parts]
+
+
+def hold(chunk: Tensor, mask: Tensor) -> Tensor:
+    """Chunks (B, H, A) with each masked action replaced by the last real one before it, else by the first real one.
+
+    A network sees whole chunks, so what stands in a masked entry would otherwise reach its gradient.
+    """
+    real = mask > 0  # (B, H)
+    offsets = torch.arange(chunk.shape[1], device=chunk.device)
+    before = torch.where(real, offsets, -1).cummax(dim=1).values
+    first = real.to(torch.int8).argmax(dim=1, keepdim=True)
+    source = torch.where(before >= 0, before, first)  # (B, H)
+    return chunk.gather(1, source[:, :, None].expand_as(chunk))

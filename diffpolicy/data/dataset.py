@@ -1,9 +1,8 @@
-"""Demonstrations on disk: the only file that knows Minari and its folders.
+"""Demonstrations on disk: the only file that knows Minari's folders and their metadata.
 
 A dataset is a Minari dataset (HDF5): `minari.MinariDataset(path / "data")` opens ours, and we open Minari's.
-What Minari has no place for is put where it does no harm: success as the info of that name, labels and
-simulator states as infos of T + 1 rows below "diffpolicy" (the last row is empty), the condition as an
-attribute of the episode, environment and provenance as a "diffpolicy" entry of metadata.json.
+Environment, provenance and the table's checksum are a "diffpolicy" entry of metadata.json; `diffpolicy.data.layout`
+says how the episodes lie in the table, `diffpolicy.data.storage` how the files come into their place.
 """
 
 from __future__ import annotations
@@ -11,27 +10,28 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import minari
-import numpy as np
 from gymnasium.spaces import Box, Dict, Space
-from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_dataset import DATASET_ID_RE
-from minari.dataset.minari_storage import MinariStorage
+from minari.serialization import serialize_space
 
-from diffpolicy.data.episode import Episode, Labels, as_float32, check_alike, flattened, nested
+from diffpolicy.data.boxes import action_box, observation_boxes
+from diffpolicy.data.episode import Episode, check_alike, nested
+from diffpolicy.data.layout import episode_of, said_success, table_of
+from diffpolicy.data.storage import METADATA, TABLE, restore, sha256, write_files
 from diffpolicy.errors import InputError
 
 __all__ = ["Dataset", "read_dataset", "write_dataset"]
 
 FORMAT = 1  # of our additions to Minari's layout
+EPISODES_MAX = 10**7  # more than any table holds: the number is damaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,24 +61,26 @@ def write_dataset(
 
     Raises InputError where there is no episode, an episode does not fit the spaces, a space is not made of
     1-D Boxes, `provenance` is not JSON, or `path` is taken: a dataset of ours is replaced only with
-    `overwrite`, anything else never.
+    `overwrite`, anything else never. Raises OSError where the disk is full or refuses, with the old dataset in place.
     """
     folder = Path(path).resolve()
+    restore(folder)
     _check_free(folder, overwrite)
-    boxes = _boxes(observation_space)
-    check_alike(episodes, _widths(boxes, _action_box(action_space)))
+    boxes, actions = observation_boxes(observation_space), action_box(action_space)
+    check_alike(episodes, _widths(boxes, actions))
+    space = observation_space if isinstance(observation_space, Box) else _dict_space(nested(boxes))
     metadata = _metadata(folder.name, environment, description, provenance)
-    fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.new")
-    try:
-        fresh.mkdir(parents=True)
-        space = observation_space if isinstance(observation_space, Box) else _dict_space(nested(boxes))
-        storage = MinariStorage.new(fresh / "data", space, action_space, _spec(environment), "hdf5")
-        storage.update_metadata(metadata)
-        storage.update_episodes([_to_minari(episode, isinstance(space, Box)) for episode in episodes])
-        storage.update_episode_metadata([{"condition": episode.condition} for episode in episodes])
-        _move_into_place(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    table = table_of(episodes, isinstance(space, Box))
+    about = {
+        "total_episodes": len(episodes),
+        "total_steps": sum(map(len, episodes)),
+        "data_format": "hdf5",
+        "observation_space": serialize_space(space),
+        "action_space": serialize_space(actions),
+        "dataset_size": round(len(table) / 1e6, 1),  # [MB]
+        **_spec(environment),
+    }
+    write_files(folder, {**about, **metadata}, table)
     return folder
 
 
@@ -87,49 +89,115 @@ def read_dataset(path_or_minari_id: str | os.PathLike[str]) -> Dataset:
 
     Numbers are converted to float32. An episode of a foreign dataset was a success where its infos say so at
     any step (`success` or `is_success`); where they do not say, it counts as none and `success_known` is
-    False. Raises InputError where nothing is there, the file is cut off or foreign, holds no episode or a
-    value that is not finite, or was recorded with spaces other than 1-D Boxes.
+    False. A dataset that a killed `write_dataset` left beside its place is brought back first.
+
+    Raises InputError where nothing is there, a file is cut off, changed (its checksum is another) or foreign, comes
+    from a later version, holds no episode or a value that is not finite, or was recorded with spaces other than
+    1-D Boxes.
     """
     folder = _locate(path_or_minari_id)
+    ours, steps = _about(folder)
+    stored, raw, attributes = _contents(folder)
+    with _naming(folder):
+        boxes, actions = observation_boxes(stored.observation_space), action_box(stored.action_space)
+    episodes = [_episode(folder, number, *each) for number, each in enumerate(zip(raw, attributes, strict=True))]
+    with _naming(folder):
+        check_alike(episodes, _widths(boxes, actions))
+    if ours and sum(map(len, episodes)) != steps:
+        raise InputError(
+            f"{folder}: expected {steps!r} steps as {METADATA} says, got {len(episodes)} episodes of "
+            f"{sum(map(len, episodes))} steps. The file was edited: restore it, or write the dataset again."
+        )
+    environment = ours.get("environment", stored.env_spec.id if stored.env_spec else "")
+    known = all(said_success(one.infos) is not None for one in raw)
+    space = stored.observation_space if isinstance(stored.observation_space, Box) else _dict_space(boxes)
+    return Dataset(episodes, environment, space, actions, ours.get("provenance", {}), known)
+
+
+def _locate(source: str | os.PathLike[str]) -> Path:
+    folder, there = Path(source), False
+    try:
+        if not restore(folder) and not folder.exists() and DATASET_ID_RE.fullmatch(str(source)):
+            root = os.environ.get("MINARI_DATASETS_PATH")
+            folder = (Path(root) if root else Path.home() / ".minari" / "datasets") / str(source)
+            restore(folder)
+        there = (folder / METADATA).is_file()
+        found = "is no dataset" if folder.exists() else "does not exist"
+    except OSError as error:
+        found = f"cannot be looked into ({error.strerror})"
+    if not there:
+        raise InputError(
+            f"{source}: expected a folder with {METADATA} and {TABLE}, or the id of a local Minari dataset; {folder} "
+            f"{found}. Record one with `diffpolicy collect`, or fetch one with `minari download`."
+        )
+    return folder
+
+
+def _about(folder: Path) -> tuple[dict[str, Any], Any]:
+    """Our entry of the metadata ({} in a foreign dataset) and the number of steps that they tell, checked."""
+    try:
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        ours = metadata.get("diffpolicy", {})
+        whole = "sha256" not in ours or ours["sha256"] == sha256(folder / TABLE)
+        version, count = ours.get("format"), int(metadata["total_episodes"])
+    except Exception as error:  # whatever an edited file makes of these lines
+        raise InputError(
+            f"{folder}: expected {METADATA} and {TABLE} of a Minari dataset, but they cannot be read "
+            f"({type(error).__name__}: {error}). They are cut off or were edited: write or download them again."
+        ) from error
+    if "diffpolicy" in metadata and version != FORMAT:
+        upgrade = isinstance(version, int) and version > FORMAT
+        raise InputError(
+            f"{folder}: expected format {FORMAT}, got {version!r}; "
+            + ("upgrade diffpolicy." if upgrade else f"{METADATA} was edited: restore it, or write the dataset again.")
+        )
+    typed = isinstance(ours.get("environment", ""), str) and isinstance(ours.get("provenance", {}), dict)
+    if not typed or not 0 <= count <= EPISODES_MAX:
+        raise InputError(
+            f'{folder}: expected a name as "environment", a mapping as "provenance" and at most {EPISODES_MAX} '
+            f"episodes in {METADATA}, which was edited: restore it, or write the dataset again."
+        )
+    if not whole:
+        raise InputError(
+            f"{folder}: expected {TABLE} as it was written, but its checksum is another. It is cut off or damaged: "
+            f'copy or write it again. If it was changed on purpose, remove "sha256" from {METADATA}.'
+        )
+    return ours, metadata.get("total_steps")
+
+
+def _contents(folder: Path) -> tuple[minari.MinariDataset, list[minari.EpisodeData], list[dict[str, Any]]]:
+    """The dataset as Minari opens it, its episodes, and the attributes of each."""
     try:
         stored = minari.MinariDataset(folder / "data")
-        metadata = stored.storage.metadata
-        attributes = list(stored.storage.get_episode_metadata(stored.episode_indices))
         raw = list(stored.iterate_episodes())
+        return stored, raw, list(stored.storage.get_episode_metadata(stored.episode_indices))
     except Exception as error:  # whatever a file of unknown origin makes Minari and HDF5 raise
         raise InputError(
             f"{folder}: expected a Minari dataset, but it cannot be read ({type(error).__name__}: {error}). "
             "It is cut off or of another kind: write or download it again."
         ) from error
-    ours = metadata.get("diffpolicy", {})
-    if ours and ours.get("format") != FORMAT:
-        raise InputError(f"{folder}: expected format {FORMAT}, got {ours.get('format')}; upgrade diffpolicy.")
-    boxes, action_box = _boxes(stored.observation_space), _action_box(stored.action_space)
-    episodes = []
-    for number, (one, about) in enumerate(zip(raw, attributes, strict=True)):
+
+
+def _episode(folder: Path, number: int, one: minari.EpisodeData, about: Mapping[str, Any]) -> Episode:
+    with _naming(f"{folder}, episode {number}"):
         try:
-            episodes.append(_from_minari(one, about))
-        except (InputError, KeyError, TypeError) as error:
-            raise InputError(f"{folder}, episode {number}: {error}") from error
-    check_alike(episodes, _widths(boxes, action_box))
-    known = all(_success(one.infos) is not None for one in raw)
-    environment = ours.get("environment", stored.env_spec.id if stored.env_spec else "")
-    space = stored.observation_space if isinstance(stored.observation_space, Box) else _dict_space(boxes)
-    return Dataset(episodes, environment, space, action_box, ours.get("provenance", {}), known)
+            return episode_of(one, about)
+        except InputError:
+            raise
+        except Exception as error:  # a table of unknown origin may hold anything
+            raise InputError(
+                f"expected arrays as Minari stores them, got something else ({type(error).__name__}: {error}). "
+                "Leave this episode out, or download the dataset again."
+            ) from error
 
 
-def _locate(source: str | os.PathLike[str]) -> Path:
-    folder = Path(source)
-    if not folder.exists() and DATASET_ID_RE.fullmatch(str(source)):
-        root = os.environ.get("MINARI_DATASETS_PATH")
-        folder = (Path(root) if root else Path.home() / ".minari" / "datasets") / str(source)
-    if not (folder / "data" / "metadata.json").is_file():
-        raise InputError(
-            f"{source}: expected a folder with data/metadata.json and data/main_data.hdf5, or the id of a "
-            f"local Minari dataset; {folder} {'is no dataset' if folder.exists() else 'does not exist'}. "
-            "Record one with `diffpolicy collect`, or fetch one with `minari download`."
-        )
-    return folder
+@contextmanager
+def _naming(where: object) -> Iterator[None]:
+    """Begin the message of an InputError with where it came up."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _check_free(folder: Path, overwrite: bool) -> None:
@@ -137,7 +205,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
-        metadata = json.loads((folder / "data" / "metadata.json").read_text())
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
         ours = "diffpolicy" in metadata and [entry.name for entry in folder.iterdir()] == ["data"]
     except (OSError, ValueError, TypeError):
         ours = False
@@ -161,87 +229,18 @@ def _metadata(
     return {**about, "diffpolicy": ours}
 
 
-def _move_into_place(fresh: Path, folder: Path) -> None:
-    old = fresh.with_suffix(".old")
-    if folder.exists():
-        folder.replace(old)
-    fresh.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _spec(environment: str) -> gym.envs.registration.EnvSpec | None:
-    """What Minari rebuilds the environment from; None where it is not registered or cannot be written."""
+def _spec(environment: str) -> dict[str, str]:
+    """What Minari rebuilds the environment from; nothing where it is not registered or cannot be written."""
     spec = gym.registry.get(environment.rpartition(":")[2])
     try:
-        return spec if spec is not None and spec.to_json() else None
+        return {"env_spec": spec.to_json()} if spec is not None else {}
     except (TypeError, ValueError):  # it holds a callable
-        return None
+        return {}
 
 
-def _boxes(space: Space[Any], prefix: str = "") -> dict[str, Box]:
-    """The 1-D Boxes of an observation space by flat name ("a/b"); a lone Box is "observation"."""
-    if isinstance(space, Dict) and space.spaces:
-        parts = [_boxes(part, f"{prefix}{name}/") for name, part in space.spaces.items()]
-        return {name: box for part in parts for name, box in part.items()}
-    if isinstance(space, Box) and len(space.shape) == 1:
-        return {prefix.rstrip("/") or "observation": space}
-    raise InputError(
-        f"observation space: expected a 1-D Box or a Dict of them, got {space} at {prefix or 'the top'!r}. "
-        "Wrap the environment, for instance in gymnasium's FlattenObservation."
-    )
-
-
-def _action_box(space: Space[Any]) -> Box:
-    if isinstance(space, Box) and len(space.shape) == 1:
-        return space
-    raise InputError(f"action space: expected a 1-D Box, got {space}; choose an environment that has one.")
-
-
-def _widths(boxes: Mapping[str, Box], action_box: Box) -> dict[str, int]:
-    return {name: box.shape[0] for name, box in {**boxes, "(action)": action_box}.items()}
+def _widths(boxes: Mapping[str, Box], actions: Box) -> dict[str, int]:
+    return {name: box.shape[0] for name, box in {**boxes, "(action)": actions}.items()}
 
 
 def _dict_space(tree: Mapping[str, Any]) -> Dict:
     return Dict({name: _dict_space(part) if isinstance(part, dict) else part for name, part in tree.items()})
-
-
-def _to_minari(episode: Episode, boxed: bool) -> EpisodeBuffer:
-    last = np.arange(1, len(episode) + 1) == len(episode)
-    extra: dict[str, Any] = {} if episode.states is None else {"states": episode.states}
-    if episode.labels is not None:
-        extra |= {"label_chunks": episode.labels.chunks, "label_valid": episode.labels.valid}
-    extra = {name: np.concatenate([rows, np.zeros_like(rows[:1])]) for name, rows in extra.items()}
-    infos: dict[str, Any] = {"success": np.append(False, last & episode.success)}
-    return EpisodeBuffer(
-        seed=episode.seed if episode.seed >= 0 else None,
-        observations=episode.obs["observation"] if boxed else nested(episode.obs),
-        actions=episode.actions,
-        rewards=episode.rewards,
-        terminations=last & episode.terminated,
-        truncations=last & episode.truncated,
-        infos={**infos, "diffpolicy": extra} if extra else infos,
-    )
-
-
-def _from_minari(one: minari.EpisodeData, about: Mapping[str, Any]) -> Episode:
-    extra = (one.infos or {}).get("diffpolicy", {})
-    labels = Labels(extra["label_chunks"][:-1], extra["label_valid"][:-1]) if "label_chunks" in extra else None
-    seed = about.get("seed")
-    return Episode(
-        obs={name: as_float32(f"obs[{name!r}]", x) for name, x in flattened(one.observations).items()},
-        actions=as_float32("actions", one.actions),
-        rewards=as_float32("rewards", one.rewards),
-        terminated=bool(np.any(one.terminations[-1:])),
-        truncated=bool(np.any(one.truncations[-1:])),
-        success=bool(_success(one.infos)),
-        seed=-1 if seed is None else max(int(seed), -1),
-        condition=str(about.get("condition", "clean")),
-        states=extra["states"][:-1] if "states" in extra else None,
-        labels=labels,
-    )
-
-
-def _success(infos: Mapping[str, Any] | None) -> bool | None:
-    """Whether the infos of an episode call it a success at any step; None where they do not speak of it."""
-    said = [infos[name] for name in ("success", "is_success") if infos and name in infos]
-    return any(bool(np.any(np.asarray(values) > 0)) for values in said) if said else None

@@ -63,12 +63,14 @@ class Episode:
                 'A single array is the mapping {"observation": array}.'
             )
         for name, rows in self.obs.items():
-            if not isinstance(name, str) or not all(name.split("/")):
+            if not isinstance(name, str) or not name.isprintable() or {"", "."} & set(name.split("/")):
                 raise InputError(f"obs: expected names like 'hand' or 'hand/position', got {name!r}; rename it.")
             _check_array(f"obs[{name!r}]", rows, np.float32, (steps + 1, "O"))
         if self.states is not None:
             _check_array("states", self.states, np.float64, (steps, "S"))
         if self.labels is not None:
+            if not isinstance(self.labels, Labels):
+                raise InputError(f"labels: expected Labels(chunks, valid) or None, got {_describe(self.labels)}.")
             _check_array("labels.chunks", self.labels.chunks, np.float32, (steps, "L", width))
         self._check_scalars()
 
@@ -78,9 +80,9 @@ class Episode:
             if not isinstance(value, bool | np.bool_):
                 raise InputError(f"{name}: expected a bool, got {value!r}; convert it with bool().")
             object.__setattr__(self, name, bool(value))
-        if not isinstance(self.seed, int | np.integer) or self.seed < -1:
-            raise InputError(f"seed: expected an integer from 0, or -1 for unknown, got {self.seed!r}.")
-        if not isinstance(self.condition, str) or not self.condition:
+        if not isinstance(self.seed, int | np.integer) or not -1 <= self.seed < 2**63:
+            raise InputError(f"seed: expected a 64-bit integer from 0, or -1 for unknown, got {self.seed!r}.")
+        if not isinstance(self.condition, str) or not self.condition or not self.condition.isprintable():
             raise InputError(f'condition: expected a name such as "clean", got {self.condition!r}.')
         object.__setattr__(self, "seed", int(self.seed))
         object.__setattr__(self, "obs", dict(self.obs))

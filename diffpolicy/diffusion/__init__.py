@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from diffpolicy.diffusion.settings import Number, Whole, check_settings
 from diffpolicy.errors import InputError
 from diffpolicy.lazy import loader
 
@@ -43,6 +44,7 @@ __all__ = [
 
 ScheduleName = Literal["cosine", "straight"]
 PredictionName = Literal["eps", "v", "x0", "flow"]
+WEIGHTS_MAX = 1e9  # half the weights of the widest network: 8 GB in single precision
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,15 @@ class MLPConfig:
     time_dim: int = 64  # sines and cosines of the diffusion time
 
     def __post_init__(self) -> None:
-        """Raises InputError for sizes that no network can have."""
-        if min(self.width, self.blocks) < 1 or self.time_dim < 2 or self.time_dim % 2:
-            raise InputError(f"expected width and blocks >= 1 and an even time_dim >= 2, got {self}; correct it")
+        """Raises InputError, naming the field, for sizes that no network can have, or no machine can hold."""
+        check_settings(self, width=Whole(1, 2**14), blocks=Whole(1, 256), time_dim=Whole(2, 2**14))
+        if self.time_dim % 2:
+            raise InputError(f"MLPConfig.time_dim: expected an even number, got {self.time_dim}; correct it")
+        if self.blocks * self.width**2 > WEIGHTS_MAX:
+            raise InputError(
+                f"MLPConfig: expected blocks * width ** 2 <= {WEIGHTS_MAX:g}, got {self.blocks} * {self.width} ** 2; "
+                "take fewer blocks, or narrower ones"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,13 +78,15 @@ class SamplerConfig:
     clip: float | None = 1.0  # clean predictions are kept within [-clip, clip]; None: not
 
     def __post_init__(self) -> None:
-        """Raises InputError for settings that define no sampler."""
-        good = self.steps >= 1 and self.eta >= 0 and self.floor >= 0 and 0 <= self.t_min < 1
-        if not good or (self.clip is not None and not self.clip > 0):
-            raise InputError(
-                "expected steps >= 1, eta >= 0, floor >= 0, 0 <= t_min < 1 and clip > 0 or None, "
-                f"got {self}; correct it"
-            )
+        """Raises InputError, naming the field, for settings that define no sampler."""
+        check_settings(
+            self,
+            steps=Whole(1, 10_000),
+            eta=Number(0, 100),
+            floor=Number(0, 100),
+            t_min=Number(0, 1, below=True),
+            clip=Number(0, 1e6, above=True, none=True),
+        )
 
 
 _HOMES = {

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from diffpolicy.diffusion import MLPConfig, PredictionName, SamplerConfig, ScheduleName
+from diffpolicy.diffusion.settings import Among, Kind, Whole, check_settings
 from diffpolicy.errors import InputError
 from diffpolicy.lazy import loader
 
@@ -63,9 +64,17 @@ class PolicyConfig:
     """How chunks are drawn."""
 
     def __post_init__(self) -> None:
-        """Raises InputError where the executed actions do not fit in the chunk."""
-        if min(self.horizon, self.n_obs_steps, self.n_action_steps) < 1:
-            raise InputError(f"expected horizon, n_obs_steps and n_action_steps >= 1, got {self}; correct them")
+        """Raises InputError, naming the field, where one is wrong or the executed actions do not fit in the chunk."""
+        check_settings(
+            self,
+            horizon=Whole(1, 10_000),
+            n_obs_steps=Whole(1, 1000),
+            n_action_steps=Whole(1, 10_000),
+            schedule=Among(get_args(ScheduleName)),
+            prediction=Among(get_args(PredictionName)),
+            network=Kind(MLPConfig),
+            sampler=Kind(SamplerConfig),
+        )
         if self.n_obs_steps - 1 + self.n_action_steps > self.horizon:
             raise InputError(
                 f"expected n_obs_steps - 1 + n_action_steps <= horizon, got {self.n_obs_steps} - 1 + "

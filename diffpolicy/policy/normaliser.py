@@ -7,13 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from diffpolicy.data.checks import SCALE_FLOOR, UNBOUNDED
 from diffpolicy.errors import InputError
 from diffpolicy.policy.spaces import Bounds, SpaceSpec
 
 __all__ = ["SCALE_FLOOR", "UNBOUNDED", "Normaliser", "Range"]
-
-SCALE_FLOOR = 1e-2  # least half-range that a dimension is divided by [raw units]: constant ones stay calm
-UNBOUNDED = 1e6  # bounds this wide or wider tell nothing, and the data's range is taken instead
 
 
 class Range(nn.Module):
@@ -31,7 +29,7 @@ class Range(nn.Module):
         self.register_buffer("known", known)
         self.register_buffer("centre", torch.where(known, (low + high) / 2, 0.0).float())
         scale = torch.where(high > low, (high - low) / 2, SCALE_FLOOR)  # a range that is given is taken as it is
-        self.register_buffer("scale", torch.where(known, scale, 1.0).float())
+        self.register_buffer("scale", torch.where(known, scale, 1.0).float().clamp(min=torch.finfo(torch.float32).tiny))
 
     def forward(self, value: Tensor) -> Tensor:
         """Raw (..., O) -> normalised (..., O)."""
@@ -60,7 +58,6 @@ class Normaliser(nn.Module):
         """Ranges of the finite bounds; `fit` finds the others."""
         super().__init__()
         self.names = sorted(spaces.observations)
-        # keys are prefixed and free of dots, since a module's attributes are
         self.observations = nn.ModuleDict({_key(name): Range(b) for name, b in spaces.observations.items()})
         self.action = Range(spaces.action)
         self.register_buffer("frozen_flag", torch.tensor(False))
@@ -141,4 +138,7 @@ class Normaliser(nn.Module):
 
 
 def _key(name: str) -> str:
-    return "obs_" + name.replace(".", "/")
+    """A key of its own for each name: without dots, as names of modules are, and unlike any attribute of a module."""
+    if "." not in name:
+        return f"obs_{name}"
+    return "dotted_" + name.replace("%", "%25").replace(".", "%2E")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from diffpolicy.data.boxes import BOX_NAME, action_box, observation_boxes
 from diffpolicy.data.episode import flattened
 from diffpolicy.errors import InputError
 
 __all__ = ["BOX_NAME", "Bounds", "SpaceSpec"]
-
-BOX_NAME = "observation"  # the name that a Box observation goes by
 
 
 @dataclass(frozen=True)
@@ -27,23 +26,20 @@ class Bounds:
     high: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Raises InputError unless low <= high, element by element."""
+        """Raises InputError unless low <= high, element by element, with a finite number between them."""
         pairs = list(zip(self.low, self.high, strict=False))
         if not pairs or len(self.low) != len(self.high) or not all(low <= high for low, high in pairs):
             raise InputError(f"expected low <= high of one length >= 1, got {self}; correct the space's bounds")
+        if math.inf in self.low or -math.inf in self.high:
+            raise InputError(f"expected bounds with a finite number between them, got {self}; correct the space")
 
     def __len__(self) -> int:
         return len(self.low)
 
     @classmethod
-    def from_space(cls, space: spaces.Space[Any], what: str) -> Bounds:
-        """The bounds of a 1-D Box; raises InputError, which calls the space `what`, on any other space."""
-        if not isinstance(space, spaces.Box) or len(space.shape) != 1:
-            raise InputError(
-                f"expected {what} to be a 1-D Box, got {space}; wrap the environment, for example in "
-                "gymnasium.wrappers.FlattenObservation"
-            )
-        return cls(tuple(space.low.astype(float).tolist()), tuple(space.high.astype(float).tolist()))
+    def from_box(cls, box: spaces.Box) -> Bounds:
+        """The bounds of a 1-D Box."""
+        return cls(tuple(box.low.astype(float).tolist()), tuple(box.high.astype(float).tolist()))
 
     def to_json(self) -> dict[str, Any]:
         """Two lists of numbers, null where infinite."""
@@ -53,9 +49,8 @@ class Bounds:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Bounds:
-        """The inverse of `to_json`."""
-        low = tuple(-math.inf if value is None else float(value) for value in data["low"])
-        return cls(low, tuple(math.inf if value is None else float(value) for value in data["high"]))
+        """The inverse of `to_json`; raises InputError where the data are not what it wrote."""
+        return cls(_numbers(data["low"], -math.inf), _numbers(data["high"], math.inf))
 
 
 @dataclass(frozen=True)
@@ -66,24 +61,26 @@ class SpaceSpec:
     action: Bounds
     boxed: bool  # whether the environment's observation is a bare array
 
+    def __post_init__(self) -> None:
+        """Raises InputError where there is no observation, or a bare one has a name of its own."""
+        names = list(self.observations)
+        if not names or (self.boxed and names != [BOX_NAME]):
+            raise InputError(
+                f"expected at least one observation, and {BOX_NAME!r} alone where it is a bare array, got {names} with "
+                f"boxed={self.boxed}; name them so"
+            )
+
     @classmethod
     def from_spaces(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> SpaceSpec:
         """From a single environment's spaces: a Dict of 1-D Boxes or a 1-D Box; a 1-D Box of actions.
 
         The names of a nested Dict are joined by "/".
 
-        Raises InputError on any other space.
+        Raises InputError on any other space, and where bounds leave no finite number.
         """
-        action = Bounds.from_space(action_space, "the action space")
-        if not isinstance(observation_space, spaces.Dict):
-            return cls({BOX_NAME: Bounds.from_space(observation_space, "the observation space")}, action, True)
-        named = {
-            name: Bounds.from_space(space, f"observation {name!r}")
-            for name, space in sorted(_leaves(observation_space))
-        }
-        if not named:
-            raise InputError("expected at least one observation, got an empty Dict space; add one")
-        return cls(named, action, False)
+        boxes, boxed = observation_boxes(observation_space), not isinstance(observation_space, spaces.Dict)
+        named = {name: _bounds(boxes[name], f"observation {name!r}") for name in sorted(boxes)}
+        return cls(named, _bounds(action_box(action_space), "the action space"), boxed)
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and names."""
@@ -95,9 +92,12 @@ class SpaceSpec:
         """The inverse of `to_json`; raises InputError where the data are not what it wrote."""
         try:
             observations = {name: Bounds.from_json(item) for name, item in data["observations"].items()}
-            return cls(observations, Bounds.from_json(data["action"]), bool(data["boxed"]))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(f"expected spaces as SpaceSpec.to_json writes them, got {error!r}") from error
+            if not isinstance(data["boxed"], bool):
+                raise InputError(f'got {data["boxed"]!r:.100} as "boxed"')
+            return cls(observations, Bounds.from_json(data["action"]), data["boxed"])
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            came = error if isinstance(error, InputError) else f"got {error!r}"
+            raise InputError(f"expected spaces as SpaceSpec.to_json writes them: {came}; restore them") from error
 
     def batch(self, observation: Any) -> tuple[dict[str, NDArray[np.float32]], bool]:
         """An environment's observation as named rows (N, O), and whether it was a single one.
@@ -123,13 +123,18 @@ class SpaceSpec:
         return {name: np.atleast_2d(value) for name, value in rows.items()}, single
 
 
-def _leaves(space: spaces.Dict, prefix: str = "") -> Iterator[tuple[str, spaces.Space[Any]]]:
-    """The spaces of a Dict by flat names: {"a": {"b": space}} as "a/b"."""
-    for name, part in space.spaces.items():
-        if isinstance(part, spaces.Dict):
-            yield from _leaves(part, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", part
+def _bounds(box: spaces.Box, what: str) -> Bounds:
+    try:
+        return Bounds.from_box(box)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+
+
+def _numbers(values: Any, absent: float) -> tuple[float, ...]:
+    """A list of JSON as numbers, with one for null."""
+    if not isinstance(values, list) or not all(value is None or type(value) in (int, float) for value in values):
+        raise InputError(f"got {values!r:.200} in the place of a list of numbers or null")
+    return tuple(absent if value is None else float(value) for value in values)
 
 
 def _rows(name: str, value: Any, size: int) -> NDArray[np.float32]:

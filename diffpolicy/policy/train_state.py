@@ -9,33 +9,39 @@ from typing import Any
 from torch import Tensor
 
 from diffpolicy.errors import InputError
-from diffpolicy.policy.files import plain, read_json, read_tensors, write_json, write_tensors
+from diffpolicy.policy.files import plain, read_json, read_tensors, write_tensors
+from diffpolicy.policy.sealed import read_sealed, write_sealed
 
 __all__ = ["TRAIN_TENSORS", "TRAIN_TREE", "load_train_state", "save_train_state"]
 
 TRAIN_TREE, TRAIN_TENSORS = "train_state.json", "train_state.safetensors"
+_ADVICE = "or train from the start, in another folder or with --overwrite"
 
 
-def save_train_state(state: Mapping[str, Any], folder: str | Path) -> None:
+def save_train_state(state: Mapping[str, Any], folder: str | Path) -> dict[str, str]:
     """Store nested dicts, lists and tuples of tensors, numbers, strings, booleans and None in a folder.
 
-    An optimiser's state_dict is one such. Raises InputError on anything else: nothing is ever pickled.
+    An optimiser's state_dict is one such. Returns the SHA-256 of the two files by name. Raises InputError on
+    anything else: nothing is ever pickled.
     """
     tensors: dict[str, Tensor] = {}
     tree = _pack(state, tensors)
-    write_tensors(tensors, Path(folder) / TRAIN_TENSORS)
-    write_json(tree, Path(folder) / TRAIN_TREE)
+    files = {TRAIN_TENSORS: write_tensors(tensors, Path(folder) / TRAIN_TENSORS)}
+    return {**files, TRAIN_TREE: write_sealed({"state": tree}, files, Path(folder) / TRAIN_TREE)}
 
 
 def load_train_state(folder: str | Path) -> dict[str, Any]:
     """The inverse of `save_train_state`, bit for bit; raises InputError where it is missing or damaged."""
     path = Path(folder) / TRAIN_TREE
-    tree, tensors = read_json(path), read_tensors(path.with_name(TRAIN_TENSORS))
+    data = read_json(path)
+    first = isinstance(data, dict) and data.keys() == {"dict"}  # of format 1
+    sealed = {"state": data, "files": {}} if first else read_sealed(path, "a training state", _ADVICE)
+    tensors = read_tensors(path.with_name(TRAIN_TENSORS), None if first else sealed["files"].get(TRAIN_TENSORS, ""))
     try:
-        return dict(_unpack(tree, tensors))
-    except (KeyError, TypeError, ValueError) as error:
+        return dict(_unpack(sealed.get("state"), tensors))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
-            f"expected {path} as save_train_state writes it, got {error!r}; train from the start"
+            f"expected {path} as save_train_state writes it, got {error!r:.200}; restore it, {_ADVICE}"
         ) from error
 
 
@@ -63,5 +69,7 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tensors[content]
     if kind == "dict":
         return {_unpack(key, tensors): _unpack(item, tensors) for key, item in content}
+    if kind not in ("list", "tuple"):
+        raise ValueError(f"no kind of container: {kind}")
     items = [_unpack(item, tensors) for item in content]
     return items if kind == "list" else tuple(items)

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig
+from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.run import checked_training, open_run, program, provenance, use_threads
 from diffpolicy.updates import RegressionConfig
 
 if TYPE_CHECKING:
     from diffpolicy.data.episode import Episode
-    from diffpolicy.policy import SpaceSpec
+    from diffpolicy.policy import Policy, SpaceSpec
 
 __all__ = ["Bc"]
 
@@ -52,11 +51,14 @@ class Bc:
 
     def __call__(self) -> Path:
         """Train (or go on training) and return the checkpoint folder."""
-        import torch
+        with claimed(self.out):
+            return self._train()
 
+    def _train(self) -> Path:
+        from diffpolicy.data.checks import require_usable, warnings_about
         from diffpolicy.data.dataset import read_dataset
         from diffpolicy.data.windows import windows
-        from diffpolicy.policy import Policy, SpaceSpec
+        from diffpolicy.policy import SpaceSpec
         from diffpolicy.recipes.training import Stage, train
 
         dataset = read_dataset(self.data)
@@ -66,18 +68,11 @@ class Bc:
         checked_training(self)
         threads = use_threads(self.threads)
         spaces = SpaceSpec.from_spaces(dataset.observation_space, dataset.action_space)
+        require_usable(episodes, spaces, str(self.data))
         table = windows(episodes, self.policy.n_obs_steps, self.policy.horizon)
-        _require_in_bounds(episodes, spaces, self.data)
         open_run(self, self.out, self.overwrite, {"data": self.data})
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            policy = Policy(self.policy, spaces)
-        if not policy.normaliser.fitted:
-            policy.normaliser.fit(
-                {name: torch.cat([torch.as_tensor(e.obs[name]) for e in episodes]) for name in episodes[0].obs},
-                torch.cat([torch.as_tensor(e.actions) for e in episodes]),
-            )
-        policy.normaliser.freeze()
+        for line in warnings_about(episodes, spaces):
+            print(f"note: {line}")
         cost = {
             "dataset": os.path.relpath(self.data, self.out) if self.data.is_dir() else str(self.data),
             "demonstrations": len(episodes),
@@ -95,28 +90,23 @@ class Bc:
             "imitation",
             provenance(self, method="bc", **cost),
         )
-        train(policy, table, self.optimiser, stage)
+        train(self._untrained(episodes, spaces), table, self.optimiser, stage)
         print(f"checkpoint: {self.out / 'checkpoint'}   try: {program()} evaluate {self.out}")
         return self.out / "checkpoint"
 
+    def _untrained(self, episodes: list[Episode], spaces: SpaceSpec) -> Policy:
+        """A policy with the weights that the seed gives, in the units of the data."""
+        import torch
 
-def _require_in_bounds(episodes: list[Episode], spaces: SpaceSpec, data: Path) -> None:
-    """Actions outside their space cannot be learned: most often they are in other units, or in another order."""
-    actions = np.concatenate([episode.actions for episode in episodes])
-    low, high = np.array(spaces.action.low), np.array(spaces.action.high)
-    slack = 1e-3 * np.where(np.isfinite(high - low), high - low, 1.0)
-    outside = ((actions < low - slack) | (actions > high + slack)).mean(axis=0)
-    if outside.any():
-        i = int(outside.argmax())
-        raise InputError(
-            f"expected actions of {data} within the action space, got {100 * outside[i]:.0f}% of dimension {i} outside "
-            f"[{low[i]:g}, {high[i]:g}] (they reach {actions[:, i].min():g} to {actions[:, i].max():g}); convert their "
-            "units, or write the dataset with the space that they belong to"
-        )
-    for name, bounds in spaces.observations.items():
-        rows = np.concatenate([episode.obs[name] for episode in episodes])
-        share = float(((rows < bounds.low) | (rows > bounds.high)).mean())
-        if share > 0.05:
-            print(
-                f"note: {100 * share:.0f}% of observation {name!r} lies outside its bounds; is it in the right units?"
+        from diffpolicy.policy import Policy
+
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            policy = Policy(self.policy, spaces)
+        if not policy.normaliser.fitted:
+            policy.normaliser.fit(
+                {name: torch.cat([torch.as_tensor(e.obs[name]) for e in episodes]) for name in episodes[0].obs},
+                torch.cat([torch.as_tensor(e.actions) for e in episodes]),
             )
+        policy.normaliser.freeze()
+        return policy

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffpolicy.errors import InputError
+from diffpolicy.policy.files import read_json
+from diffpolicy.recipes.claim import claimed, content
 from diffpolicy.recipes.run import differences, program, provenance
+
+if TYPE_CHECKING:
+    from diffpolicy.data.episode import Episode
+    from diffpolicy.rollout.environment import Vector
 
 __all__ = ["Collect"]
 
@@ -35,19 +43,37 @@ class Collect:
 
     def __call__(self) -> Path:
         """Write the dataset and return its folder."""
+        if self.episodes < 1:
+            raise InputError(f"expected at least 1 episode, got {self.episodes}")
+        with claimed(self.out, beside=True):
+            return self.out if self._finished() else self._collect()
+
+    def _collect(self) -> Path:
         from diffpolicy.data.dataset import write_dataset
-        from diffpolicy.data.episode import Episode
+        from diffpolicy.rollout.environment import make_vector
+
+        with closing(make_vector(self.environment, min(self.episodes, 64), self.condition)) as env:
+            kept, tried, steps = self._played(env)
+            folder = write_dataset(
+                self.out,
+                kept,
+                environment=self.environment,
+                observation_space=env.single_observation_space,
+                action_space=env.single_action_space,
+                description=f"{self.episodes} episodes of {self.expert} in {self.environment}",
+                provenance=provenance(self, episodes_tried=tried, env_steps=steps),
+                overwrite=self.overwrite,
+            )
+        print(f"dataset: {self.out}   {self.episodes} episodes of {tried}   try: {program()} bc --data {self.out}")
+        return folder
+
+    def _played(self, env: Vector) -> tuple[list[Episode], int, int]:
+        """The episodes to keep, how many were tried for them, and in how many steps."""
         from diffpolicy.recipes.actors import load_actor
         from diffpolicy.recipes.progress import EpisodeProgress
-        from diffpolicy.rollout.environment import make_vector
         from diffpolicy.rollout.loop import rollout
         from diffpolicy.rollout.seeds import episode_seeds
 
-        if self.episodes < 1:
-            raise InputError(f"expected at least 1 episode, got {self.episodes}")
-        if self._finished():
-            return self.out
-        env = make_vector(self.environment, min(self.episodes, 64), self.condition)
         actor = load_actor(self.expert, self.environment).make(env)
         kept: list[Episode] = []
         tried = steps = 0
@@ -67,25 +93,18 @@ class Collect:
                     if episode.success or self.keep_failures:
                         kept.append(episode)
                         progress(episode)
-        folder = write_dataset(
-            self.out,
-            kept,
-            environment=self.environment,
-            observation_space=env.single_observation_space,
-            action_space=env.single_action_space,
-            description=f"{self.episodes} episodes of {self.expert} in {self.environment}",
-            provenance=provenance(self, episodes_tried=tried, env_steps=steps),
-            overwrite=self.overwrite,
-        )
-        env.close()
-        print(f"dataset: {self.out}   {self.episodes} episodes of {tried}   try: {program()} bc --data {self.out}")
-        return folder
+        return kept, tried, steps
 
     def _finished(self) -> bool:
         """Whether the dataset is there as asked for; raises InputError where --out holds something else."""
         from diffpolicy.data.dataset import read_dataset
+        from diffpolicy.data.storage import restore
 
-        if self.overwrite or not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+        restore(self.out)  # what a kill while it was replaced left beside it
+        if not content(self.out):
+            return False
+        if self.overwrite:
+            self._require_ours()
             return False
         shown = differences(read_dataset(self.out).provenance.get("settings", {}), self)
         if shown:
@@ -93,3 +112,13 @@ class Collect:
                 f"{self.out} holds another dataset ({shown}). Name another --out, or add --overwrite to replace it"
             )
         return True
+
+    def _require_ours(self) -> None:
+        """Raises InputError where --overwrite would replace what is no dataset of ours: before the work, not after."""
+        try:
+            ours = [path.name for path in content(self.out)] == ["data"]
+            ours = ours and "diffpolicy" in read_json(self.out / "data" / "metadata.json")
+        except (InputError, TypeError):
+            ours = False
+        if not ours:
+            raise InputError(f"expected a dataset of ours in {self.out}, but this holds something else; name another")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffpolicy.errors import InputError
+from diffpolicy.recipes.claim import claimed
+from diffpolicy.recipes.lineage import Lineage, lineage, spent_on
 from diffpolicy.recipes.run import checked_training, conditions_in, open_run, program, provenance, use_threads
 from diffpolicy.updates import RegressionConfig
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from diffpolicy.data.episode import Episode
     from diffpolicy.policy.policy import Policy
     from diffpolicy.recipes.actors import Actor
+    from diffpolicy.recipes.training import Stage
     from diffpolicy.rollout.labeller import Cost
 
 __all__ = ["Correct"]
@@ -35,7 +37,8 @@ class Correct:
     out: Path = Path("runs/correct")
     """Folder of the run."""
     data: Path | None = None
-    """Demonstrations to aggregate onto; by default those that the checkpoint was trained on."""
+    """Demonstrations to aggregate onto; by default those that the checkpoint was trained on, and the rollouts of its
+    earlier corrections."""
     environment: str | None = None
     """Gymnasium id; by default the checkpoint's."""
     labeller: str = "expert"
@@ -69,13 +72,6 @@ class Correct:
 
     def __call__(self) -> Path:
         """Correct (or go on correcting) and return the checkpoint folder of the last round."""
-        from diffpolicy.data.dataset import read_dataset
-        from diffpolicy.data.windows import Windows, windows
-        from diffpolicy.policy.checkpoint import checkpoint_of, load_checkpoint
-        from diffpolicy.recipes.actors import load_actor
-        from diffpolicy.recipes.training import Stage, train
-        from diffpolicy.rollout.seeds import episode_seeds
-
         if min(self.rounds, self.rollouts, self.label_every) < 1:
             raise InputError(
                 f"expected rounds, rollouts and label_every >= 1, got {self.rounds}, {self.rollouts} and "
@@ -83,69 +79,73 @@ class Correct:
             )
         if not 0.0 <= self.beta <= 1.0:
             raise InputError(f"expected beta in [0, 1], got {self.beta}")
+        checked_training(self)
+        with claimed(self.out):
+            return self._correct()
+
+    def _correct(self) -> Path:
+        from diffpolicy.data.checks import require_usable
+        from diffpolicy.data.dataset import read_dataset
+        from diffpolicy.data.windows import Windows, windows
+        from diffpolicy.policy.checkpoint import checkpoint_of, copy_checkpoint, load_checkpoint
+        from diffpolicy.recipes.actors import load_actor
+        from diffpolicy.recipes.training import train
+
         source = checkpoint_of(self.checkpoint)
         loaded = load_checkpoint(source)
         policy, config = loaded.policy, loaded.policy.config
-        where = self.environment or loaded.environment
-        labeller = load_actor(self.labeller, where)
+        labeller = load_actor(self.labeller, self.environment or loaded.environment)
         conditions_in(labeller.environment, self.conditions)  # before anything is made
-        checked_training(self)
-        episode_seeds("correction", self.seed, self.rounds * self.rollouts)
-        data = self._demonstrations(source, loaded.provenance)
-        demos = read_dataset(data)
+        origin = lineage(source, loaded.provenance) if self.data is None else Lineage(self.data)
+        spent, train_s = spent_on(source, loaded.provenance)
+        demos = read_dataset(origin.dataset).episodes[: origin.demonstrations]
+        earlier = [read_dataset(path).episodes for path in origin.rollouts]
+        require_usable(demos, policy.spaces, str(origin.dataset))
+        for path, episodes in zip(origin.rollouts, earlier, strict=True):
+            require_usable(episodes, policy.spaces, str(path))
+        first = self._unused(earlier)
         threads = use_threads(self.threads)
-        open_run(self, self.out, self.overwrite, {"checkpoint": source, "data": data})
-        count = loaded.provenance.get("demonstrations") if self.data is None else None
-        parts = [windows(demos.episodes[:count], config.n_obs_steps, config.horizon)]
-        spent = {name: int(loaded.provenance.get(name, 0)) for name in ("expert_queries", "env_steps")}
-        train_s = sum(float(loaded.provenance.get(name, 0.0)) for name in ("train_s", "parent_train_s"))
+        open_run(self, self.out, self.overwrite, {"checkpoint": source, **origin.inputs()})
+        parts = [windows(episodes, config.n_obs_steps, config.horizon) for episodes in (demos, *earlier)]
         for number in range(1, self.rounds + 1):
             folder = self.out / f"round-{number}"
-            labelled, cost = self._labelled(folder, number, policy, labeller)
+            labelled, cost = self._labelled(folder, number, first, policy, labeller)
             parts.append(windows(labelled, config.n_obs_steps, config.horizon))
             spent = {name: spent[name] + cost[name] for name in spent}
-            stage = Stage(
-                folder,
-                labeller.environment,
-                self.steps,
-                self.batch_size,
-                self.seed + 1000 * number,
-                self.checkpoint_every,
-                f"correction round {number}",
-                provenance(
-                    self,
-                    method="correct",
-                    round=number,
-                    parent=os.path.relpath(source, self.out),
-                    parent_train_s=train_s,
-                    threads=threads,
-                    **spent,
-                ),
-            )
+            origin = replace(origin, rollouts=(*origin.rollouts, folder / "rollouts"))
+            about = provenance(
+                self, method="correct", round=number, parent=os.path.relpath(source, self.out),
+                parent_train_s=train_s, threads=threads, **origin.noted(self.out), **spent,
+            )  # fmt: skip
+            stage = self._stage(folder, labeller.environment, number, len(origin.rollouts), about)
             policy = train(policy, Windows.concat(parts), self.optimiser, stage)
             train_s += float(load_checkpoint(folder / "checkpoint").provenance["train_s"])
-        final = self.out / "checkpoint"
-        fresh = self.out / ".checkpoint.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.copytree(folder / "checkpoint", fresh)
-        shutil.rmtree(final, ignore_errors=True)
-        fresh.rename(final)
+        final = copy_checkpoint(folder / "checkpoint", self.out / "checkpoint")
         print(f"checkpoint: {final}   try: {program()} evaluate {self.out}")
         return final
 
-    def _demonstrations(self, source: Path, provenance: Mapping[str, Any]) -> Path | str:
-        """The dataset: as named, or as the checkpoint's run remembers it, relative to that run's folder."""
-        if self.data is not None:
-            return self.data
-        if "dataset" not in provenance:
-            raise InputError(
-                f"{self.checkpoint} does not say which demonstrations it was trained on; name them with --data"
-            )
-        beside = source.parent / provenance["dataset"]
-        return Path(os.path.normpath(beside)) if beside.is_dir() else str(provenance["dataset"])
+    def _stage(self, folder: Path, environment: str, number: int, aggregated: int, about: dict[str, Any]) -> Stage:
+        """A round's training; its seed counts the rounds of all corrections, so that none repeats another's draws."""
+        from diffpolicy.recipes.training import Stage
+
+        seed = self.seed + 1000 * aggregated
+        title = f"correction round {number}"
+        return Stage(folder, environment, self.steps, self.batch_size, seed, self.checkpoint_every, title, about)
+
+    def _unused(self, earlier: Sequence[Sequence[Episode]]) -> int:
+        """The number of the first episode that no earlier correction with this seed has played."""
+        from diffpolicy.rollout.seeds import episode_seeds
+
+        played = {episode.seed for episodes in earlier for episode in episodes}
+        first = 0
+        while clash := played.intersection(
+            seeds := episode_seeds("correction", self.seed, self.rounds * self.rollouts, first)
+        ):
+            first += max(clash) - seeds.start + 1
+        return first
 
     def _labelled(
-        self, folder: Path, number: int, policy: Policy, labeller: Actor
+        self, folder: Path, number: int, first: int, policy: Policy, labeller: Actor
     ) -> tuple[list[Episode], dict[str, int]]:
         """A round's labelled rollouts, from disk where they are complete, and their cost."""
         from diffpolicy.data.dataset import read_dataset, write_dataset
@@ -153,7 +153,7 @@ class Correct:
 
         path = folder / "rollouts"
         if not path.is_dir():
-            played, cost = self._play(number, policy, labeller)
+            played, cost = self._play(number, first, policy, labeller)
             env = make_vector(labeller.environment, 1)
             steps = sum(map(len, played))
             write_dataset(
@@ -171,7 +171,7 @@ class Correct:
         dataset = read_dataset(path)
         return dataset.episodes, {name: int(dataset.provenance[name]) for name in ("expert_queries", "env_steps")}
 
-    def _play(self, number: int, policy: Policy, labeller: Actor) -> tuple[list[Episode], Cost]:
+    def _play(self, number: int, first: int, policy: Policy, labeller: Actor) -> tuple[list[Episode], Cost]:
         """Roll out under each condition and label; the cost of all."""
         from diffpolicy.recipes.progress import EpisodeProgress
         from diffpolicy.rollout.correction import play_and_label
@@ -179,7 +179,7 @@ class Correct:
         from diffpolicy.rollout.seeds import episode_seeds
 
         known = conditions_in(labeller.environment, self.conditions)
-        seeds = episode_seeds("correction", self.seed, self.rollouts, start=(number - 1) * self.rollouts)
+        seeds = episode_seeds("correction", self.seed, self.rollouts, start=first + (number - 1) * self.rollouts)
         episodes: list[Episode] = []
         cost = Cost()
         with EpisodeProgress(self.rollouts, f"rollouts of round {number}") as progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffpolicy.errors import InputError
 from diffpolicy.policy.files import write_json
 from diffpolicy.recipes.bc import Bc
+from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
+from diffpolicy.recipes.lineage import relocated
 from diffpolicy.recipes.run import open_run, program, provenance, use_threads
 from diffpolicy.rollout.seeds import episode_seeds
 
@@ -48,7 +49,6 @@ class Quickstart:
 
     def __call__(self) -> Path:
         """Run (or go on with) all stages and return the report."""
-        began = time.perf_counter()
         if min(self.demonstrations, self.rounds, self.episodes) < 1:
             raise InputError(
                 f"expected demonstrations, rounds and episodes >= 1, got {self.demonstrations}, {self.rounds} and "
@@ -56,6 +56,11 @@ class Quickstart:
             )
         episode_seeds("evaluation", self.seed, self.episodes)  # seed and count are good
         use_threads(self.threads)
+        with claimed(self.out):
+            return self._run()
+
+    def _run(self) -> Path:
+        began = time.perf_counter()
         open_run(self, self.out, self.overwrite)
         report = self.out / "report.html"
         if report.is_file():
@@ -120,7 +125,7 @@ class Quickstart:
             final.policy,
             self.out / "checkpoint",
             environment=final.environment,
-            provenance={**final.provenance, "parent": "correct"},
+            provenance={**relocated(final.folder, final.provenance, self.out), "parent": "correct"},
         )
         costs = self.costs()
         videos = film_story(self.out, evaluations)
@@ -139,10 +144,11 @@ class Quickstart:
         return costs | {f"correct, round {n}": self._cost(f"correct/round-{n}") for n in range(1, self._rounds + 1)}
 
     def _cost(self, folder: str) -> dict[str, Any]:
-        config = json.loads((self.out / folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))
-        origin = config["provenance"]
+        from diffpolicy.policy.checkpoint import load_checkpoint
+
+        origin = load_checkpoint(self.out / folder).provenance
         return {
-            "train_s": round(origin["train_s"] + origin.get("parent_train_s", 0.0), 1),
+            "train_s": round(origin["train_s"] + origin.get("parent_train_s", 0.0), 2),
             "expert_queries": origin["expert_queries"],
             "env_steps": origin["env_steps"],
         }

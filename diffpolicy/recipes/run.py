@@ -10,13 +10,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from diffpolicy.errors import InputError
 from diffpolicy.policy.files import read_json, write_json
+from diffpolicy.policy.folders import places
+from diffpolicy.recipes.claim import content
 
 __all__ = [
     "checked_training",
@@ -37,6 +41,7 @@ _OURS = {  # what runs are made of
     "run", "checkpoint", "round", "train", "tensorboard", "evaluation", "video", "videos", "demos", "bc", "correct",
     "results", "report",
 }  # fmt: skip
+_CODE = ("diffpolicy", "envs", "assets", "benchmarks/*.py", "pyproject.toml")
 _VERSIONED = ("torch", "numpy", "mujoco", "gymnasium")
 
 
@@ -65,11 +70,9 @@ def differences(found: Any, recipe: Any, inputs: Mapping[str, str] | None = None
 
 def fingerprint(path: Path | str) -> str:
     """SHA-256 of a dataset's or a checkpoint's content; "" for what is not a folder of ours."""
-    for part in ("data/main_data.hdf5", "model.safetensors"):
-        file = Path(path) / part
-        if file.is_file():
-            with file.open("rb") as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
+    for place, part in product(places(Path(path)), ("data/main_data.hdf5", "model.safetensors")):
+        with suppress(OSError), (place / part).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     return ""
 
 
@@ -78,26 +81,27 @@ def open_run(recipe: Any, out: Path, overwrite: bool = False, inputs: Mapping[st
 
     A folder in which nothing but the record of a run stands (it failed before it made anything) counts as new.
     ``inputs`` are what the run starts from, by the name of the setting: a run whose inputs have changed is
-    another run. Call this once everything else is known to be good: with ``overwrite`` it deletes.
+    another run. Call this in a `claimed` folder, once everything else is known to be good: with ``overwrite``
+    it deletes.
 
     Raises:
         InputError: the folder holds a run with other settings or inputs, or something that is no run; or
             overwriting it would delete an input or files that are not ours.
     """
-    record = out / "run.json"
+    record, leaving = out / "run.json", out / ".run.json.old"
     prints = {name: fingerprint(path) for name, path in (inputs or {}).items()}
     if out.exists() and not out.is_dir():
         raise InputError(f"expected a folder for --out, got the file {out}; name another")
-    if record.is_file() and overwrite:
-        _remove(out, inputs or {})
-    if record.is_file() and len(list(out.iterdir())) > 1:
+    if (record.is_file() and overwrite) or leaving.is_file():  # the latter: a kill while a run was overwritten
+        _empty(out, inputs or {}, record, leaving)
+    if record.is_file() and content(out) != [record]:
         shown = differences(read_json(record), recipe, prints)
         if shown:
             raise InputError(
                 f"{out} holds another run ({shown}). Name another --out, or add --overwrite to replace that run"
             )
         return True
-    if out.exists() and not record.is_file() and any(out.iterdir()):
+    if content(out) and not record.is_file():
         raise InputError(f"{out} is not empty and holds no run of ours; name another --out")
     out.mkdir(parents=True, exist_ok=True)
     kept = {k: v for k, v in settings(recipe).items() if k not in _NOT_SETTINGS}
@@ -105,17 +109,23 @@ def open_run(recipe: Any, out: Path, overwrite: bool = False, inputs: Mapping[st
     return False
 
 
-def _remove(out: Path, inputs: Mapping[str, Path | str]) -> None:
-    """Delete a run of ours, and nothing else."""
+def _empty(out: Path, inputs: Mapping[str, Path | str], record: Path, leaving: Path) -> None:
+    """Delete a run of ours, and nothing else; its record is put aside first, and goes last."""
     for name, path in inputs.items():
         if out.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
             raise InputError(f"--overwrite would delete {path}, which --{name} needs; name another --out")
-    foreign = [p.name for p in out.iterdir() if p.name.split("-")[0].lstrip(".").split(".")[0] not in _OURS]
+    names = [path.name for path in content(out)]
+    foreign = [name for name in names if name.split("-")[0].lstrip(".").split(".")[0] not in _OURS]
     if foreign:
         raise InputError(f"{out} holds files that are not ours ({', '.join(foreign[:5])}); name another --out")
-    aside = out.with_name(f".{out.name}.replaced-{os.getpid()}")
-    out.rename(aside)
-    shutil.rmtree(aside)
+    if record.is_file():
+        record.replace(leaving)
+    for path in content(out):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != leaving:
+            path.unlink()
+    leaving.unlink()
 
 
 def checked_training(recipe: Any) -> None:
@@ -143,7 +153,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's commit, with ``+dirty`` where files differ; "" for an installed package."""
+    """The checkout's commit, with ``+dirty`` where code or models differ; "" for an installed package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""
@@ -156,7 +166,7 @@ def commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     head = git("rev-parse", "--short=12", "HEAD")
-    return head + ("+dirty" if head and git("status", "--porcelain", "--untracked-files=no") else "")
+    return head + ("+dirty" if head and git("status", "--porcelain", "--", *_CODE) else "")
 
 
 def provenance(recipe: Any, **more: Any) -> dict[str, Any]:

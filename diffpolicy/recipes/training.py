@@ -13,7 +13,7 @@ from typing import Any, Self
 from diffpolicy.data.source import shuffled
 from diffpolicy.data.windows import Windows
 from diffpolicy.errors import InputError
-from diffpolicy.policy.checkpoint import load_checkpoint, save_checkpoint
+from diffpolicy.policy.checkpoint import load_checkpoint, mend_checkpoint, save_checkpoint
 from diffpolicy.policy.policy import Policy
 from diffpolicy.policy.train_state import load_train_state
 from diffpolicy.training.fit import fit
@@ -42,7 +42,8 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
     """Train ``policy`` in place and return its averaged copy, which is also in ``folder/checkpoint``.
 
     A stage that was interrupted goes on from its last checkpoint, bit for bit on the same machine and thread
-    count; one that is complete is only loaded.
+    count; one that is complete is only loaded. Raises InputError where the checkpoint there is damaged or of
+    another stage, and OSError where one cannot be saved; the message says what stands on disk.
     """
     if min(stage.steps, stage.batch_size, stage.checkpoint_every) < 1:
         raise InputError(
@@ -51,12 +52,10 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
         )
     update = Regression(policy, stage.steps, config, seed=stage.seed)
     folder = stage.folder / "checkpoint"
-    seconds = 0.0
-    if folder.is_dir():
-        state = load_train_state(folder)
-        update.load_state_dict(state["update"])
-        seconds = float(state["seconds"])
+    seconds = _resume(update, folder) if mend_checkpoint(folder) else 0.0
     start, began = update.step, time.monotonic()
+    if 0 < start < stage.steps:
+        print(f"{stage.title}: goes on from step {start} of {stage.steps}")
 
     def save(*_: object) -> None:
         took = seconds + time.monotonic() - began
@@ -92,6 +91,22 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
             save()
             raise
     return update.averaged()
+
+
+def _resume(update: Regression, folder: Path) -> float:
+    """Take training up from a checkpoint; returns the seconds that it has taken."""
+    state = load_train_state(folder)
+    try:
+        update.load_state_dict(state["update"])
+        seconds = float(state["seconds"])
+        if not 0 <= update.step <= update.steps or not seconds >= 0:
+            raise ValueError(f"step {update.step} and {seconds} s")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"expected in {folder} the training state of this stage of {update.steps} steps, got {error}; go on with "
+            "the command that began it, name another --out, or add --overwrite to train from the start"
+        ) from error
+    return seconds
 
 
 class _Interrupt:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self
 
 from diffpolicy.errors import InputError
+from diffpolicy.policy.files import write_bytes
 from diffpolicy.training.fit import Metrics, Report
 
 if TYPE_CHECKING:
@@ -83,10 +86,11 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
 
 
 class JsonLines(_Closing):
-    """Appends one flushed line {"step": ..., metrics} per record, so that a kill costs at most the last line.
+    """Appends one whole line {"step": ..., metrics} per record, so that a kill costs at most the last line.
 
     start: the step at which training starts or resumes; records of this step and later are dropped first,
-    since they are about to be made again. Numbers that are not finite are written as null.
+    since they are about to be made again. Numbers that are not finite are written as null. A record that the
+    disk has no room for is left out, and said so once: training does not end for it.
     """
 
     def __init__(self, path: str | Path, start: int = 0) -> None:
@@ -94,34 +98,70 @@ class JsonLines(_Closing):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             kept = [record for record in read_lines(self.path) if record["step"] < start]
-            partial = self.path.with_name(self.path.name + ".partial")
-            partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-            partial.replace(self.path)
-        self._file: TextIO = self.path.open("a", encoding="utf-8")
+            write_bytes("".join(json.dumps(record) + "\n" for record in kept).encode(), self.path)
+        self._file = self.path.open("ab", buffering=0)
+        self._end = self.path.stat().st_size
+        self._failed = False
 
     def __call__(self, step: int, metrics: Metrics) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
-        self._file.flush()
+        line = (json.dumps({"step": step, **finite}, allow_nan=False) + "\n").encode()
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError("no room for a whole line")
+            self._end += len(line)
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._end)  # of whole lines
+            if not self._failed:
+                _tell(self.path, error)
+            self._failed = True
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
 
 
 class TensorBoard(_Closing):
-    """Writes each metric as a TensorBoard scalar; on resume the scalars from `start` on are purged."""
+    """Writes each metric as a TensorBoard scalar; on resume the scalars from `start` on are purged.
+
+    Where the disk has no room it ends, and says so: training does not.
+    """
 
     def __init__(self, folder: str | Path, start: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder), purge_step=start or None)
+        self._folder = Path(folder)
+        self._writer: Any = None
+        with self._ending():
+            self._writer = SummaryWriter(str(folder), purge_step=start or None)
 
     def __call__(self, step: int, metrics: Metrics) -> None:
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+        if self._writer is None:
+            return
+        with self._ending():
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            with self._ending():
+                self._writer.close()
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            writer, self._writer = self._writer, None
+            _tell(self._folder, error)
+            if writer is not None:
+                with suppress(OSError):
+                    writer.close()
+
+
+def _tell(path: Path, error: OSError) -> None:
+    print(f"note: the log {path} goes on without what it could not take ({error}); training goes on", file=sys.stderr)
 
 
 class Progress(_Closing):

@@ -6,10 +6,11 @@ loaded from its module on first use.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffpolicy.errors import InputError
+from diffpolicy.diffusion.settings import Number, Pair, Whole, check_settings
 from diffpolicy.lazy import loader
 
 if TYPE_CHECKING:
@@ -31,14 +32,18 @@ class RegressionConfig:
     t_min: float = 1e-3  # times are uniform in [t_min, t_max of the denoiser]
 
     def __post_init__(self) -> None:
-        """Raises InputError on settings that cannot train."""
-        good = self.lr > 0 and self.weight_decay >= 0 and self.warmup >= 0 and self.clip > 0
-        good = good and all(0 <= beta < 1 for beta in self.betas)
-        if not (good and 0 < self.t_min < 1 and 0 <= self.ema_decay < 1):
-            raise InputError(
-                "expected lr and clip > 0, weight_decay and warmup >= 0, betas and ema_decay in [0, 1) and "
-                f"0 < t_min < 1, got {self}; correct it"
-            )
+        """Raises InputError, naming the field, on settings that cannot train."""
+        share = Number(0, 1, below=True)
+        check_settings(
+            self,
+            lr=Number(0, 10, above=True),
+            weight_decay=Number(0, 100),
+            betas=Pair(share),
+            warmup=Whole(0, 10**9),
+            clip=Number(0, math.inf, above=True),
+            ema_decay=share,
+            t_min=Number(0, 1, above=True, below=True),
+        )
 
 
 _HOMES = {"Regression": "regression", "denoising": "regression"}

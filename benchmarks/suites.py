@@ -1,0 +1,130 @@
+"""The suites, by name."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from benchmarks.stage import Output, Stage
+from benchmarks.suite import Actor, Method, Suite
+from diffpolicy.recipes.bc import Bc
+from diffpolicy.recipes.collect import Collect
+from diffpolicy.recipes.correct import Correct
+from diffpolicy_envs import CONDITIONS, TASKS
+
+__all__ = ["DEMONSTRATIONS", "EXPERTS", "HELD_OUT", "QUICKSTART", "SMOKE", "SUITES"]
+
+PICK_PLACE = ("diffpolicy/PickPlace-v0",)
+ROUNDS = 3
+
+
+@cache
+def imitated(task: str, demonstrations: int, seed: int) -> Output:
+    """A policy trained on an expert's clean demonstrations, as the quickstart trains it."""
+    demos = Stage(Collect(task, episodes=demonstrations, seed=seed))
+    return Output(Stage(Bc(seed=seed), {"data": Output(demos)}))
+
+
+@cache
+def corrected(task: str, demonstrations: int, seed: int, number: int) -> Output:
+    """That policy after so many rounds of correction."""
+    start = imitated(task, demonstrations, seed)
+    stage = Stage(
+        Correct(rounds=ROUNDS, seed=seed),
+        {"checkpoint": start, "data": start.stage.inputs["data"]},
+    )
+    return Output(stage, f"round-{number}")
+
+
+def from_bc(demonstrations: int) -> Actor:
+    """Imitation alone."""
+    return lambda task, seed: imitated(task, demonstrations, seed)
+
+
+def from_correction(demonstrations: int, number: int) -> Actor:
+    """After a round of correction."""
+    return lambda task, seed: corrected(task, demonstrations, seed, number)
+
+
+def expert(task: str, seed: int) -> str:
+    """The environment's scripted expert."""
+    del task, seed
+    return "expert"
+
+
+def ladder(demonstrations: int, seeds: tuple[int, ...] | None = None) -> tuple[Method, ...]:
+    """Imitation, and each round of correction after it."""
+    columns = {"demonstrations": demonstrations}
+    rounds = [
+        Method(f"correct, round {n}", from_correction(demonstrations, n), columns, seeds) for n in range(1, ROUNDS + 1)
+    ]
+    return (Method("bc", from_bc(demonstrations), columns, seeds), *rounds)
+
+
+def shoved(demonstrations: int, steps: int) -> Actor:
+    """Imitation of demonstrations under shoves, for as many updates as correction makes in all."""
+
+    def actor(task: str, seed: int) -> Output:
+        demos = Stage(Collect(task, episodes=demonstrations, condition="shove", seed=seed))
+        return Output(Stage(Bc(steps=steps, seed=seed), {"data": Output(demos)}))
+
+    return actor
+
+
+def tiny(rounds: int) -> Actor:
+    """A policy of a few updates."""
+
+    def actor(task: str, seed: int) -> Output:
+        demos = Output(Stage(Collect(task, episodes=2, seed=seed)))
+        bc = Output(Stage(Bc(steps=40, batch_size=32, seed=seed), {"data": demos}))
+        if not rounds:
+            return bc
+        correct = Correct(rounds=rounds, rollouts=2, steps=20, batch_size=32, seed=seed)
+        return Output(Stage(correct, {"checkpoint": bc, "data": demos}), f"round-{rounds}")
+
+    return actor
+
+
+SMOKE = Suite(
+    "smoke",
+    "a few updates and episodes of everything, to see that it runs; its numbers mean nothing",
+    PICK_PLACE,
+    (Method("expert", expert), Method("bc", tiny(0)), Method("correct", tiny(1))),
+    ("clean", "shove"),
+    episodes=4,
+    committed=False,
+)
+QUICKSTART = Suite(
+    "quickstart",
+    "imitation of 20 demonstrations and three rounds of on-policy correction on PickPlace",
+    PICK_PLACE,
+    (Method("expert", expert), *ladder(20)),
+    ("clean", "shove"),
+    seeds=(0, 1, 2),
+)
+DEMONSTRATIONS = Suite(
+    "demonstrations",
+    "the same with fewer and with more demonstrations, one seed",
+    PICK_PLACE,
+    tuple(method for count in (1, 3, 5, 10, 50) for method in ladder(count)),
+    ("clean", "shove"),
+)
+HELD_OUT = Suite(
+    "held-out",
+    "imitation of as many shoved states as correction labels, and conditions that nobody was trained on; one seed",
+    PICK_PLACE,
+    (
+        Method("bc", from_bc(20), {"demonstrations": 20}),
+        Method("bc, shoved", shoved(140, 15_000), {"demonstrations": 140}),
+        Method("correct, round 3", from_correction(20, ROUNDS), {"demonstrations": 20}),
+    ),
+    tuple(CONDITIONS),
+)
+EXPERTS = Suite(
+    "experts",
+    "the scripted experts under every condition",
+    tuple(TASKS),
+    (Method("expert", expert),),
+    tuple(CONDITIONS),
+    episodes=500,
+)
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (SMOKE, QUICKSTART, DEMONSTRATIONS, HELD_OUT, EXPERTS)}
