@@ -8,10 +8,9 @@ python -m benchmarks list                   suites, tables and how much of them 
 
 from __future__ import annotations
 
-import difflib
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from benchmarks.reproduce import cells_of, compared
 from benchmarks.runner import Runner
 from benchmarks.suite import Suite
 from benchmarks.suites import SUITES
-from diffpolicy.errors import InputError
+from diffpolicy.errors import InputError, nearest
 
 __all__ = ["main"]
 
@@ -134,8 +133,8 @@ class List:
 def known(names: Mapping[str, Any], name: str, what: str) -> Any:
     """The value of a name; raises InputError with the nearest where there is none."""
     if name not in names:
-        near: Iterable[str] = difflib.get_close_matches(name, names, 1, 0.0)
-        raise InputError(f"unknown {what} {name!r}; did you mean {next(iter(near))}? There are {', '.join(names)}")
+        near = nearest(name, names, 1) or ";"
+        raise InputError(f"unknown {what} {name!r}{near} There are {', '.join(names)}")
     return names[name]
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import tyro
 
-from diffpolicy.errors import InputError
+from diffpolicy.errors import InputError, nearest
 from diffpolicy.recipes.bc import Bc
 from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
 from diffpolicy.recipes.evaluate import Evaluate
+from diffpolicy.recipes.export import Export
 from diffpolicy.recipes.quickstart import Quickstart
 from diffpolicy.recipes.run import settings
 from diffpolicy.recipes.video import Video
@@ -29,11 +30,12 @@ RECIPES: dict[str, Callable[..., Any]] = {
     "correct": Correct,
     "evaluate": Evaluate,
     "video": Video,
+    "export": Export,
 }
 
 DESCRIPTION = (
-    "Diffusion policies for robot control: imitation, on-policy correction, evaluation. "
-    "Add --dry-run to any command to print its resolved configuration and stop."
+    "Diffusion policies for robot control: imitation, on-policy correction, evaluation, export. "
+    "Add --dry-run to any command to print its resolved configuration and stop; --version prints the version."
 )
 
 
@@ -45,12 +47,10 @@ def main(args: Sequence[str] | None = None) -> int:
     dry = "--dry-run" in words
     words = [word for word in words if word != "--dry-run"]
     try:
-        if words and not words[0].startswith("-") and words[0] not in RECIPES:
-            near = difflib.get_close_matches(words[0], RECIPES, 1, 0.0)
-            raise InputError(f"unknown command {words[0]!r}; did you mean {near[0]}? There are {', '.join(RECIPES)}")
-        recipe = tyro.extras.subcommand_cli_from_dict(
-            RECIPES, prog="diffpolicy", description=DESCRIPTION, args=words or ["--help"]
-        )
+        if words[:1] == ["--version"]:
+            print(f"diffpolicy {version('diffpolicy')}")
+            return 0
+        recipe = _parsed(words)
         if dry:
             print(json.dumps(settings(recipe), indent=1))
             return 0
@@ -74,6 +74,20 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"\ninterrupted: what was saved is on disk; {again} goes on from there", file=sys.stderr)
         return 130
     return 0
+
+
+def _parsed(words: Sequence[str]) -> Callable[[], Any]:
+    """The recipe that the words ask for; leaves with status 0 after help and 2 after what tyro refuses."""
+    first = words[0] if words else "--help"
+    if first in ("-h", "--help", "help"):
+        tyro.extras.subcommand_cli_from_dict(RECIPES, prog="diffpolicy", description=DESCRIPTION, args=["--help"])
+    if first not in RECIPES:
+        what = "flag" if first.startswith("-") else "command"
+        near = nearest(first, [*RECIPES, "--help", "--version", "--dry-run"], 1) or "."
+        raise InputError(
+            f"unknown {what} {first!r}{near} The commands are {', '.join(RECIPES)}; a command's flags follow it"
+        )
+    return tyro.cli(RECIPES[first], prog=f"diffpolicy {first}", args=words[1:])  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

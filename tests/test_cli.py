@@ -8,10 +8,14 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gymnasium import spaces
 
+import diffpolicy
 from diffpolicy import cli
 from diffpolicy.policy import Policy, PolicyConfig, SpaceSpec, save_checkpoint
+from diffpolicy.recipes import actors
 from diffpolicy.rollout.environment import make_vector
 
 TINY = PolicyConfig(network=replace(PolicyConfig().network, width=8, blocks=1, time_dim=4))
@@ -51,7 +55,7 @@ def test_every_subcommand_explains_each_of_its_flags(name: str, capsys: pytest.C
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     for field in fields(cli.RECIPES[name]):  # type: ignore[arg-type]
-        positional = name in ("evaluate", "video") and field.name.startswith("checkpoint")
+        positional = name in ("evaluate", "export", "video") and field.name.startswith("checkpoint")
         assert ("positional arguments" if positional else f"--{field.name.replace('_', '-')}") in shown
     assert str(cli.RECIPES[name].__doc__).split("\n")[0][:40] in " ".join(shown.split())
 
@@ -91,8 +95,49 @@ def test_flags_reach_nested_settings(capsys: pytest.CaptureFixture[str]) -> None
     assert (shown["policy"]["horizon"], shown["optimiser"]["lr"], shown["steps"]) == (16, 1e-4, 7)
 
 
-def test_an_unknown_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "did you mean evaluate?" in complaint(capsys, "evalute", "somewhere")
+def test_an_unknown_command_or_first_flag_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unknown command 'evalute'; did you mean evaluate?" in complaint(capsys, "evalute", "somewhere")
+    assert "unknown flag '--verson'; did you mean --version?" in complaint(capsys, "--verson")
+    said = complaint(capsys, "xyz")
+    assert "did you mean" not in said
+    assert all(name in said for name in cli.RECIPES)
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"diffpolicy {diffpolicy.__version__}\n"
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_names_every_command(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([word])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in cli.RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bc", "--policy.prediction", "epps"], ["--policy.prediction", "'eps', 'v', 'x0', 'flow'"]),
+        (["quickstart", "--size", "tyni"], ["--size", "'full'", "'tiny'"]),
+        (["collect", "--episodes", "three"], ["--episodes", "three", "diffpolicy collect --help"]),
+        (["bc", "--policy.sampler.steps", "0"], ["policy.sampler", "steps"]),
+        (["bc", "--policy.network.widht", "3"], ["--policy.network.width"]),
+        (["evaluate"], ["diffpolicy evaluate --help"]),
+    ],
+    ids=lambda value: " ".join(value)[:30],
+)
+def test_a_bad_value_is_answered_with_what_there_is(
+    words: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert all(word in shown for word in said)
+    assert "dummy" not in shown
 
 
 @pytest.mark.parametrize(
@@ -116,7 +161,9 @@ def test_settings_that_contradict_each_other_end_with_status_2(capsys: pytest.Ca
     with pytest.raises(SystemExit) as ended:
         cli.main(["bc", "--policy.horizon", "2"])
     assert ended.value.code == 2
-    assert "horizon" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "horizon" in shown
+    assert "dummy" not in shown
 
 
 @pytest.mark.usefixtures("here")
@@ -135,7 +182,36 @@ def test_bad_input_is_one_line(checkpoint: Path, capsys: pytest.CaptureFixture[s
     assert "which demonstrations" in complaint(capsys, "correct", "--checkpoint", where)
     assert "at least 1 episode" in complaint(capsys, "evaluate", where, "--episodes", "0")
     assert "no scripted expert" in complaint(capsys, "collect", "--environment", "Pendulum-v1", "--episodes", "1")
-    assert list(Path().iterdir()) == []
+    assert "did you mean expert?" in complaint(capsys, "evaluate", "exprt", "--environment", "Pendulum-v1")
+    assert "did you mean shove?" in complaint(capsys, "video", where, "--condition", "shov", "--episodes", "1")
+    assert [path for path in Path().rglob("*") if path.is_file()] == []
+
+
+def test_a_checkpoint_in_another_environment_names_what_differs(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = complaint(capsys, "evaluate", str(checkpoint), "--environment", "Pendulum-v1")
+    assert (
+        "missing here: observation 'goal', 'object', 'relative', 'robot'; only here: observation 'observation'" in said
+    )
+    assert len(said) < 500
+
+
+def test_spaces_that_differ_are_told_by_name_and_dimension() -> None:
+    def spec(low: float, size: int = 2, action: int = 1, boxed: bool = False, name: str = "hand") -> SpaceSpec:
+        box = spaces.Box(np.array([-1.0, low] + [0.0] * (size - 2), np.float32), 2.0, dtype=np.float32)
+        observation = box if boxed else spaces.Dict({name: box})
+        return SpaceSpec.from_spaces(observation, spaces.Box(-1.0, 1.0, (action,), np.float32))
+
+    assert actors._differing(spec(0), spec(0)) == ""
+    assert actors._differing(spec(0), spec(-5)) == "observation 'hand' lay in [0, 2] in dimension 1, here in [-5, 2]"
+    assert actors._differing(spec(0), spec(0, 3)) == "observation 'hand' had 2 numbers, here 3"
+    assert actors._differing(spec(0), spec(0, action=4)) == "the action had 1 numbers, here 4"
+    named = spec(0, name="observation")
+    assert actors._differing(named, spec(0, boxed=True)) == "observations were a Dict, here an array"
+    assert actors._differing(spec(0), spec(0, name="arm")) == (
+        "missing here: observation 'hand'; only here: observation 'arm'"
+    )
 
 
 def test_a_folder_that_is_taken_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,6 +236,22 @@ def test_an_interruption_ends_with_status_130(
     monkeypatch.setattr(cli.Collect, "__call__", interrupted)
     assert cli.main(["collect"]) == 130
     assert "goes on from there" in capsys.readouterr().err
+
+
+def test_no_home_folder_is_needed(tmp_path: Path) -> None:
+    program = (
+        "import os, pwd, sys\n"
+        "os.environ.pop('HOME', None)\n"
+        "def nobody(number):\n"
+        "    raise KeyError(number)\n"
+        "pwd.getpwuid = nobody\n"
+        "from diffpolicy.cli import main\n"
+        "expert = ['expert', '--environment', 'diffpolicy/PickPlace-v0', '--episodes', '1']\n"
+        "sys.exit(main(['collect', '--episodes', '1']) or main(['evaluate', *expert]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 
 
 def test_the_installed_command_gives_the_status_to_the_shell(tmp_path: Path) -> None:

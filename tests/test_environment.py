@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
 from diffpolicy.errors import InputError
-from diffpolicy.rollout.environment import Branchable, Scripted, conditions_of, make_vector, named, stands_still
+from diffpolicy.rollout.environment import (
+    Branchable,
+    Scripted,
+    branching,
+    conditions_of,
+    longest,
+    make_vector,
+    name_of,
+    named,
+)
 from diffpolicy_envs import CONDITIONS, TASKS, TaskVectorEnv
 
 every_name = pytest.mark.parametrize("name", TASKS)
@@ -24,7 +35,8 @@ def test_ours_run_batched_under_any_condition(name: str, condition: str) -> None
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     assert isinstance(env.unwrapped, Branchable)
     assert isinstance(env.unwrapped, Scripted)
-    assert stands_still(env)
+    assert branching(env) is env
+    assert (longest(name), name_of(env)) == (TASKS[name].max_steps, name)
     assert conditions_of(name) == tuple(CONDITIONS)
 
 
@@ -35,7 +47,8 @@ def test_others_run_in_a_loop() -> None:
     assert [one.unwrapped.g for one in env.envs] == [5.0, 5.0]  # type: ignore[attr-defined]
     assert not isinstance(env.unwrapped, Branchable)
     assert not isinstance(env.unwrapped, Scripted)
-    assert not stands_still(env)
+    assert branching(env) is None
+    assert (longest("Pendulum-v1"), name_of(env)) == (200, "Pendulum-v1")
     assert conditions_of("Pendulum-v1") == ("clean",)
     env.close()
 
@@ -63,9 +76,53 @@ def test_unknown_environment_is_refused_and_ours_are_named(name: str) -> None:
     assert all(ours in str(caught.value) for ours in TASKS)
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("Pendulm-v1", "Pendulum-v1"),
+        ("diffpolicy/pickplace-v0", "diffpolicy/PickPlace-v0"),
+        ("Pendulum-v9", "Pendulum"),
+    ],
+)
+def test_unknown_environment_is_answered_with_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(InputError, match=f"did you mean .*{near}.*\\? Ours are"):
+        make_vector(name, 1)
+
+
+def test_a_module_that_fails_to_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torn.py").write_text("1 / 0\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"module 'torn' cannot be imported .ZeroDivisionError: division by zero"):
+        make_vector("torn:Anything-v0", 1)
+
+
+@pytest.mark.parametrize("name", [*TASKS, "Pendulum-v1"])
+def test_a_finished_simulation_stands_still_until_it_is_reset(name: str) -> None:
+    env = make_vector(name, 2)
+    env.reset(seed=[3, 4])
+    action = np.zeros(env.action_space.shape or (), np.float32)
+    for _ in range(longest(name)):
+        seen, _, _, truncated, _ = env.step(action)
+    assert truncated.all()
+    again, reward, terminated, truncated, _ = env.step(action)
+    assert all(np.array_equal(a, b) for a, b in zip(named(seen).values(), named(again).values(), strict=True))
+    assert not any(value.any() for value in (reward, terminated, truncated))
+    first, _ = env.reset(seed=[None, 9], options={"reset_mask": np.array([False, True])})  # type: ignore[arg-type]
+    after, *_ = env.step(action)
+    for seen, now, then in zip(named(again).values(), named(first).values(), named(after).values(), strict=True):
+        assert np.array_equal(seen[0], now[0])
+        assert np.array_equal(now[0], then[0])
+    assert any(
+        not np.array_equal(a[1], b[1]) for a, b in zip(named(first).values(), named(after).values(), strict=True)
+    )
+    env.close()
+
+
 def test_unknown_condition_is_refused_and_the_known_are_named() -> None:
     with pytest.raises(InputError, match=r"knows the conditions clean, shove.*got 'storm'"):
         make_vector(next(iter(TASKS)), 1, "storm")
+    with pytest.raises(InputError, match=r"got 'shov'; did you mean shove\?"):
+        make_vector(next(iter(TASKS)), 1, "shov")
     with pytest.raises(InputError, match="knows the conditions clean; got 'shove'"):
         make_vector("Pendulum-v1", 1, "shove")
 

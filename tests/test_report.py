@@ -111,6 +111,7 @@ def test_the_best_is_bold_only_where_intervals_separate(tmp_path: Path, ours: in
     table = [TableRow("bc", "hard", wilson(20, 50), 50), TableRow("dagger", "hard", wilson(ours, 50), 50)]
     page = write_report(tmp_path / "r.html", title="t", summary="s", table=table).read_text(encoding="utf-8")
     assert page.count("<td class=best>dagger") == bold
+    assert ("Bold:" in page) == bool(bold)
     assert "<td class=best>bc" not in page
     assert "Figures" not in page
 
@@ -119,6 +120,22 @@ def test_a_single_method_is_never_bold(tmp_path: Path) -> None:
     table = [TableRow("bc", condition, wilson(50, 50), 50) for condition in ("clean", "hard")]
     page = write_report(tmp_path / "r.html", title="t", summary="s", table=table).read_text(encoding="utf-8")
     assert "class=best" not in page
+
+
+def test_an_unknown_success_is_a_dash_and_beside_the_comparison(tmp_path: Path) -> None:
+    table = [
+        TableRow("silent", "hard", None, 50, dropped=2, nfe=8),
+        TableRow("bc", "hard", wilson(0, 50), 50),
+        TableRow("dagger", "hard", wilson(46, 50), 50),
+    ]
+    page = write_report(tmp_path / "r.html", title="t", summary="s", table=table).read_text(encoding="utf-8")
+    assert page.count('<td class="success">–</td>') == 1
+    assert "0.0% <small>" in page
+    assert "<td class=best>dagger" in page
+    for shown in ("<th>NFE</th>", "<th>dropped</th>", "Dropped: broken", "reports no success"):
+        assert shown in page
+    plain = write_report(tmp_path / "p.html", title="t", summary="s", table=table[1:2]).read_text(encoding="utf-8")
+    assert not any(word in plain for word in ("NFE", "dropped", "reports no success", "Bold"))
 
 
 def test_a_video_that_cannot_be_shown_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

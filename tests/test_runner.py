@@ -430,7 +430,7 @@ def test_tables_name_what_is_missing(tmp_path: Path) -> None:
     ("words", "status", "said"),
     [
         (["run", "smok"], 2, "did you mean smoke"),
-        (["table", "quick"], 2, "did you mean quickstart"),
+        (["table", "quickstat"], 2, "did you mean quickstart"),
         (["reproduce", "quickstart.bc"], 2, "expected one row"),
         (["run", "smoke", "--jobs", "0"], 2, "at least 1"),
         (["run", "smoke", "--dry-run"], 0, "stages to run"),

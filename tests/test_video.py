@@ -13,7 +13,11 @@ import pytest
 from PIL import Image
 
 from diffpolicy.errors import InputError
+from diffpolicy.rollout.filming import film
+from diffpolicy.rollout.predictor import ScriptedExpert
 from diffpolicy.rollout.video import VideoWriter, data_uri, tile, write_video
+
+TASK = "diffpolicy/PickPlace-v0"
 
 
 def clip(length: int, height: int = 34, width: int = 42) -> list[np.ndarray]:
@@ -131,3 +135,42 @@ def test_a_clip_becomes_an_address_that_holds_it(tmp_path: Path) -> None:
     assert base64.b64decode(content) == path.read_bytes()
     with pytest.raises(InputError, match="expected"):
         data_uri(tmp_path / "absent.mp4")
+
+
+def test_each_frame_may_have_a_caption_of_its_own() -> None:
+    plain = tile([clip(4), clip(2)], ["one", "two"])
+    marked = tile([clip(4), clip(2)], [["one", "one!", "one!", "one"], ["two", "two: over"]])
+    assert np.array_equal(plain[0], marked[0])
+    assert not np.array_equal(plain[1], marked[1])
+    bar = len(marked[0]) - 34
+    assert np.array_equal(marked[1][:, 42:][:bar], marked[3][:, 42:][:bar])  # a clip that is over keeps its last one
+    assert np.array_equal(plain[3][:, :42], marked[3][:, :42])
+    with pytest.raises(InputError, match="expected 4 captions, one a frame of clip 0, got 3"):
+        tile([clip(4)], [["a", "b", "c"]])
+
+
+# -- filming ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "strikes"), [("shove", True), ("slip", True), ("clean", False), ("dynamics", False)]
+)
+def test_captions_say_when_a_disturbance_strikes_and_how_it_ends(condition: str, strikes: bool) -> None:
+    shots: list[int] = []
+    film_ = film(TASK, ScriptedExpert, 3, condition, size=16, shot=lambda: shots.append(1))
+    assert len(film_.frames) == len(film_.struck) == len(film_.episode) + 1 == len(shots)
+    assert any(film_.struck) == strikes
+    captions = film_.captions("expert")
+    assert (captions[0], captions[-1]) == ("expert", "expert: success")
+    assert (f"expert: {condition}!" in captions) == strikes
+    if condition == "shove":
+        first = film_.struck.index(True)
+        clean, shoved = film(TASK, ScriptedExpert, 3, "clean", size=16).episode.obs, film_.episode.obs
+        assert all(np.array_equal(shoved[name][:first], clean[name][:first]) for name in clean)
+        assert any(not np.array_equal(shoved[name][first], clean[name][first]) for name in clean)
+
+
+def test_a_failure_is_captioned_as_one_and_where_nothing_is_reported_nothing_is_said() -> None:
+    episode = film(TASK, ScriptedExpert, 3, size=16)
+    assert episode._replace(success=False).captions("bc")[-1] == "bc: failure"
+    assert set(episode._replace(success=None).captions("bc")) == {"bc"}

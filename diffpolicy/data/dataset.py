@@ -119,7 +119,8 @@ def _locate(source: str | os.PathLike[str]) -> Path:
     try:
         if not restore(folder) and not folder.exists() and DATASET_ID_RE.fullmatch(str(source)):
             root = os.environ.get("MINARI_DATASETS_PATH")
-            folder = (Path(root) if root else Path.home() / ".minari" / "datasets") / str(source)
+            home = os.path.expanduser("~")  # noqa: PTH111 (pathlib's raises where there is no home)
+            folder = Path(root or f"{home}/.minari/datasets") / str(source)
             restore(folder)
         there = (folder / METADATA).is_file()
         found = "is no dataset" if folder.exists() else "does not exist"

@@ -21,11 +21,12 @@ class TableRow:
 
     method: str
     condition: str
-    success: Interval
+    success: Interval | None  # None: the environment reports none
     episodes: int
+    dropped: int | None = None  # episodes that the environment broke, beside these
     return_mean: float | None = None
     episode_length: float | None = None  # mean [environment steps]
-    nfe: int | None = None  # denoiser calls per chunk
+    nfe: int | None = None  # denoiser calls per decision
     expert_queries: int | None = None
     env_steps: int | None = None
     seconds: float | None = None  # training wall-clock [s]
@@ -120,9 +121,10 @@ PAGE = """<!doctype html>
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
 COSTS = (
     ("episodes", "episodes"),
+    ("dropped", "dropped"),
     ("return_mean", "return"),
     ("episode_length", "length"),
-    ("nfe", "calls / chunk"),
+    ("nfe", "NFE"),
     ("expert_queries", "expert queries"),
     ("env_steps", "env steps"),
     ("seconds", "training [s]"),
@@ -186,25 +188,39 @@ def _facts(facts: Mapping[str, str]) -> str:
 def _table(rows: Sequence[TableRow]) -> str:
     shown = [(name, head) for name, head in COSTS if any(getattr(row, name) is not None for row in rows)]
     heads = "".join(f"<th>{head}</th>" for _, head in shown)
-    body = []
+    body, bold = [], False
     for condition in dict.fromkeys(row.condition for row in rows):
         group = [row for row in rows if row.condition == condition]
         body.append(f'<tr><th colspan="{len(shown) + 2}">{escape(condition)}</th></tr>')
         for row in group:
-            others = [other.success for other in group if other is not row]
-            best = bool(others) and all(row.success.above(other) for other in others)
+            others = [other.success for other in group if other is not row and other.success is not None]
+            best = row.success is not None and bool(others) and all(row.success.above(other) for other in others)
+            bold |= best
             cells = "".join(f"<td>{_number(getattr(row, name))}</td>" for name, _ in shown)
             method = f"<td{' class=best' if best else ''}>{escape(row.method)}</td>"
             body.append(f'<tr class="row">{method}{_success(row.success, best)}{cells}</tr>')
     return (
         '<div class="card wide"><table><thead><tr><th>method</th><th class="success">success</th>'
         f"{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-        '<p class="note">Success with its 95% Wilson interval. Bold: the interval lies above every other one '
-        "under the same condition.</p>"
+        f'<p class="note">{_note(rows, bold)}</p>'
     )
 
 
-def _success(rate: Interval, best: bool) -> str:
+def _note(rows: Sequence[TableRow], bold: bool) -> str:
+    """What the table's reader must know, of what occurs in it."""
+    parts = {
+        "Success with its 95% Wilson interval.": any(row.success for row in rows),
+        "Bold: the interval lies above every other one under the same condition.": bold,
+        "–: the environment reports no success.": any(row.success is None for row in rows),
+        "NFE: calls of the denoiser per decision.": any(row.nfe for row in rows),
+        "Dropped: broken by the environment, and in no other number.": any(row.dropped for row in rows),
+    }
+    return " ".join(part for part, occurs in parts.items() if occurs)
+
+
+def _success(rate: Interval | None, best: bool) -> str:
+    if rate is None:
+        return '<td class="success">–</td>'
     low, point, high = (100 * value for value in (rate.low, rate.point, rate.high))
     text = f"{point:.1f}% <small>{low:.1f} – {high:.1f}</small>"
     bar = (

@@ -10,7 +10,8 @@ from diffpolicy.evaluation import plots
 from diffpolicy.evaluation.evaluate import Evaluation
 from diffpolicy.evaluation.report import Figure, Video, write_report
 from diffpolicy.rollout.environment import Vector
-from diffpolicy.rollout.filming import Frames, film
+from diffpolicy.rollout.faults import count_of
+from diffpolicy.rollout.filming import film
 from diffpolicy.rollout.predictor import Predictor, ScriptedExpert, everywhere
 from diffpolicy.rollout.video import tile, write_video
 from diffpolicy.training.logs import read_lines
@@ -48,6 +49,8 @@ def tell(
         "commit": str(about["commit"]) or "installed package",
         "renderer": resolve_backend().reason,
     }
+    if lost := [each for e in evaluations for each in e.dropped]:
+        facts["dropped"] = count_of(lost)
     return write_report(
         out / "report.html",
         title="From demonstrations to a policy that survives",
@@ -66,7 +69,8 @@ def _of(evaluations: Sequence[Evaluation], method: str, condition: str) -> Evalu
 
 def _summary(evaluations: Sequence[Evaluation], last: str, costs: Mapping[str, Mapping[str, Any]]) -> str:
     def percent(method: str, condition: str) -> str:
-        return f"{100 * _of(evaluations, method, condition).success.point:.0f}%"
+        rate = _of(evaluations, method, condition).success
+        return "–" if rate is None else f"{100 * rate.point:.0f}%"
 
     count = len(evaluations[0].episodes)
     return (
@@ -76,7 +80,7 @@ def _summary(evaluations: Sequence[Evaluation], last: str, costs: Mapping[str, M
         f"states like these.\n\n"
         f"On-policy correction let it act, and asked the expert for a chunk of actions from each state that it "
         f"visited itself. It now succeeds in {percent(last, 'clean')} undisturbed and {percent(last, 'shove')} when "
-        f"shoved, at the price of {costs[last]['expert_queries']:,} labelled states. The expert, on the same "
+        f"shoved, at the price of {costs[last]['expert_queries']:,} expert queries. The expert, on the same "
         f"episodes, reaches {percent('expert', 'clean')} and {percent('expert', 'shove')}."
     )
 
@@ -84,8 +88,9 @@ def _summary(evaluations: Sequence[Evaluation], last: str, costs: Mapping[str, M
 def _figures(out: Path, evaluations: Sequence[Evaluation]) -> list[Figure]:
     rounds = [e for e in evaluations if e.method != "expert"]
     methods = list(dict.fromkeys(e.method for e in rounds))
-    points = [(methods.index(e.method), e.condition, e.success) for e in rounds]
-    references = {f"expert, {e.condition}": e.success for e in evaluations if e.method == "expert"}
+    points = [(methods.index(e.method), e.condition, e.success) for e in rounds if e.success is not None]
+    experts = [e for e in evaluations if e.method == "expert"]
+    references = {f"expert, {e.condition}": e.success for e in experts if e.success is not None}
     return [
         Figure(
             "Success against rounds of correction",
@@ -116,19 +121,19 @@ def film_story(out: Path, evaluations: Sequence[Evaluation]) -> list[Video]:
         ("clean", "The same episode, undisturbed."),
     ):
         seed, chosen = _telling(evaluations, last, condition)
-        clips: list[Frames] = [film(environment, make, seed, condition)[0] for make in makers.values()]
-        path = write_video(out / "videos" / f"{condition}.mp4", tile(clips, list(makers)))
+        clips = {name: film(environment, make, seed, condition) for name, make in makers.items()}
+        labels = [clip.captions(name) for name, clip in clips.items()]
+        path = write_video(out / "videos" / f"{condition}.mp4", tile([clip.frames for clip in clips.values()], labels))
         videos.append(Video(f"{condition.capitalize()}", f"{caption} {chosen} (reset seed {seed})", path))
     return videos
 
 
 def _telling(evaluations: Sequence[Evaluation], last: str, condition: str) -> tuple[int, str]:
     """An episode that shows the difference, and words that say how it was chosen."""
-    before = _of(evaluations, "bc", condition).episodes
-    after = _of(evaluations, last, condition).episodes
+    before = {e.seed: e for e in _of(evaluations, "bc", condition).episodes}
     wanted = condition != "shove"  # under the shove, one that imitation failed
-    for b, a in zip(before, after, strict=True):
-        if a.success and b.success == wanted:
+    for a in _of(evaluations, last, condition).episodes:
+        if a.seed in before and a.success and before[a.seed].success == wanted:
             which = "both policies solve" if wanted else "imitation fails and the corrected policy solves"
-            return b.seed, f"Chosen for illustration: the first episode that {which}."
-    return before[0].seed, "The first evaluated episode."
+            return a.seed, f"Chosen for illustration: the first episode that {which}."
+    return next(iter(before)), "The first evaluated episode."

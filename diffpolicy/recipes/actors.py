@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from diffpolicy.errors import InputError
+from diffpolicy.errors import InputError, nearest
 from diffpolicy.rollout.environment import Vector
 from diffpolicy.rollout.predictor import Predictor, ScriptedExpert, everywhere
+
+if TYPE_CHECKING:
+    from diffpolicy.policy.spaces import SpaceSpec
 
 __all__ = ["Actor", "load_actor"]
 
@@ -58,6 +61,8 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
         if environment is None:
             raise InputError(f"{who} does not say its environment; add --environment")
         return Actor(str(who), environment, _load_function(str(who)))
+    if not Path(who).exists() and (near := nearest(str(who), ["expert"])):
+        raise InputError(f"there is no checkpoint folder {who}{near}")
     return _load_checkpoint(Path(who), environment)
 
 
@@ -74,16 +79,36 @@ def _load_checkpoint(folder: Path, environment: str | None) -> Actor:
 
     def make(env: Vector) -> Predictor:
         spaces = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
-        if spaces != policy.spaces:
+        if differing := _differing(policy.spaces, spaces):
             raise InputError(
-                f"{folder} was trained for {policy.spaces}, but {where} has {spaces}; "
-                "evaluate it in the environment that it was trained in"
+                f"{folder} was trained for other spaces than {where} has ({differing}); use the environment that it "
+                "was trained in"
             )
         return policy
 
     name = folder.parent.name if folder.name == "checkpoint" else folder.name
     config = policy.config
     return Actor(name, where, make, len(policy.sampler), config.n_action_steps, checkpoint.provenance, folder.parent)
+
+
+def _differing(trained: SpaceSpec, here: SpaceSpec) -> str:
+    """How two environments' spaces differ, in words; "" where they do not."""
+    ours, theirs = dict(trained.observations), dict(here.observations)
+    missing, new = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
+    said = [f"missing here: observation {', '.join(map(repr, missing))}"] if missing else []
+    said += [f"only here: observation {', '.join(map(repr, new))}"] if new else []
+    both = {f"observation {name!r}": (ours[name], theirs[name]) for name in ours if name in theirs}
+    for name, (one, other) in {**both, "the action": (trained.action, here.action)}.items():
+        if len(one) != len(other):
+            said.append(f"{name} had {len(one)} numbers, here {len(other)}")
+        elif one != other:
+            pairs = list(zip(zip(one.low, one.high, strict=True), zip(other.low, other.high, strict=True), strict=True))
+            i = next(i for i, (a, b) in enumerate(pairs) if a != b)
+            (a, b), (c, d) = pairs[i]
+            said.append(f"{name} lay in [{a:g}, {b:g}] in dimension {i}, here in [{c:g}, {d:g}]")
+    if not said and trained.boxed != here.boxed:
+        said.append("observations were " + ("an array, here a Dict" if trained.boxed else "a Dict, here an array"))
+    return "; ".join(said[:4] + [f"and {len(said) - 4} more"] * (len(said) > 4))
 
 
 def _load_function(name: str) -> Callable[[Vector], Predictor]:

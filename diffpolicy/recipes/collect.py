@@ -86,7 +86,7 @@ class Collect:
                         "or name a better --expert"
                     )
                 seeds = episode_seeds("demonstration", self.seed, missing, start=tried)
-                played = rollout(env, actor, seeds, condition=self.condition)
+                played = rollout(env, actor, seeds, condition=self.condition, dropped=progress.note)
                 tried += missing
                 steps += sum(map(len, played))
                 for episode in played:

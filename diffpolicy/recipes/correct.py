@@ -196,6 +196,7 @@ class Correct:
                     every=self.label_every,
                     seed=self.seed,
                     finished=progress,
+                    dropped=progress.dropped,
                 )
                 episodes += played
                 cost = cost + paid

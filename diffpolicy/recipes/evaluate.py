@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffpolicy.errors import InputError
-from diffpolicy.policy.files import write_json
+from diffpolicy.policy.files import require_writable, write_json
 from diffpolicy.recipes.run import conditions_in, provenance, use_threads
 
 if TYPE_CHECKING:
@@ -45,16 +45,21 @@ class Evaluate:
 
         use_threads(self.threads)
         actor = load_actor(self.checkpoint, self.environment)
+        folder = actor.folder
+        name = actor.name.replace("/", "-").replace(":", "-")
+        out = self.out or (folder / "evaluation.json" if folder else Path("runs") / f"evaluation-{name}.json")
+        conditions_in(actor.environment, self.conditions)  # before anything is made
+        require_writable(out)
         evaluations = measured(
             self.checkpoint, actor.environment, self.conditions, self.episodes, self.seed, num_envs=self.num_envs
         )
         print_table(evaluations)
-        folder = actor.folder
-        out = self.out or (folder / "evaluation.json" if folder else Path("runs") / f"evaluation-{actor.name}.json")
-        out.parent.mkdir(parents=True, exist_ok=True)
+        timing = ("method", "condition", "num_envs", "seconds")
         content = {
             **provenance(self, trained=dict(actor.provenance)),
             "rows": [e.row() for e in evaluations],
+            "timing": [{**{k: getattr(e, k) for k in timing}, **e.shares} for e in evaluations],
+            "dropped": [row for e in evaluations for row in e.dropped_rows()],
             "episodes": [row for e in evaluations for row in e.rows()],
         }
         write_json(content, out)
@@ -95,31 +100,39 @@ def measured(
                 n_action_steps=actor.n_action_steps,
                 num_envs=num_envs,
                 finished=progress,
+                dropped=progress.dropped,
             )
         results.append(result)
     return results
 
 
 def print_table(evaluations: list[Evaluation]) -> None:
-    """Print success, interval, return, length and cost, one line per evaluation."""
+    """Print success, interval, return, length and cost, one line per evaluation, and what was dropped."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("method", "condition", "success %", "95%", "episodes", "return", "length", "NFE"):
+    from diffpolicy.rollout.faults import count_of
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for name in ("method", "condition", "success", "95%", "episodes", "return", "length", "NFE"):
         table.add_column(name, no_wrap=True, justify="left" if name in ("method", "condition") else "right")
     for e in evaluations:
         row, rate = e.row(), e.success
         table.add_row(
             e.method,
             e.condition,
-            f"{100 * rate.point:.1f}",
-            f"{100 * rate.low:.0f}-{100 * rate.high:.0f}",
+            "-" if rate is None else f"{100 * rate.point:.1f}%",
+            "-" if rate is None else f"{100 * rate.low:.0f}-{100 * rate.high:.0f}",
             str(len(e.episodes)),
             f"{row['return']:.2f}",
             f"{row['length']:.1f}",
             str(e.nfe or "-"),
         )
     console = Console()
-    Console(width=max(console.width, 88)).print(table)  # numbers must not be cut short
+    Console(width=max(console.width, 100)).print(table)  # numbers must not be cut short
+    for e in evaluations:
+        if e.dropped:
+            print(f"{e.method}, {e.condition}: {count_of(e.dropped)}")
+    if any(e.success is None for e in evaluations):
+        print("success -: the environment reports none (no success or is_success in info)")

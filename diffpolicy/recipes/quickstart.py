@@ -134,6 +134,7 @@ class Quickstart:
             **about,
             "rows": [e.row(**costs[e.method]) for e in evaluations],
             "episodes": [row for e in evaluations for row in e.rows()],
+            "dropped": [row for e in evaluations for row in e.dropped_rows()],
         }
         write_json(content, self.out / "results.json")
         return tell(self.out, evaluations, videos, costs, about, self.next_commands())

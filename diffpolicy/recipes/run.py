@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from diffpolicy.errors import InputError
+from diffpolicy.errors import InputError, nearest
 from diffpolicy.policy.files import read_json, write_json
 from diffpolicy.policy.folders import places
 from diffpolicy.recipes.claim import content
@@ -39,7 +39,7 @@ __all__ = [
 _NOT_SETTINGS = {"out", "overwrite", "threads"}  # where and how fast, not what
 _OURS = {  # what runs are made of
     "run", "checkpoint", "round", "train", "tensorboard", "evaluation", "video", "videos", "demos", "bc", "correct",
-    "results", "report",
+    "results", "report", "policy",
 }  # fmt: skip
 _CODE = ("diffpolicy", "envs", "assets", "benchmarks/*.py", "pyproject.toml")
 _VERSIONED = ("torch", "numpy", "mujoco", "gymnasium")
@@ -198,9 +198,9 @@ def conditions_in(environment: str, wanted: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in wanted if name not in CONDITIONS]
     chosen = tuple(name for name in wanted if name in known)
     if unknown or not chosen:
+        near = nearest((unknown or wanted)[0], known) or ": choose among these"
         raise InputError(
-            f"{environment} knows the conditions {', '.join(known)}; got {', '.join(unknown or wanted)}: choose among "
-            "these"
+            f"{environment} knows the conditions {', '.join(known)}; got {', '.join(unknown or wanted)}{near}"
         )
     left_out = [name for name in wanted if name not in known]
     if left_out:

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
+import mujoco
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 import diffpolicy_envs
 from diffpolicy.data.episode import as_float32, flattened
-from diffpolicy.errors import InputError
+from diffpolicy.errors import InputError, nearest
+from diffpolicy.rollout.faults import told
+from diffpolicy.rollout.foreign import GuardedVectorEnv, Roused, RousedBranchable, resets_in_part
 
-__all__ = ["Branchable", "Scripted", "checked_action", "conditions_of", "make_vector", "named", "shown", "stands_still"]
+__all__ = [
+    "Branchable",
+    "Scripted",
+    "branching",
+    "checked_action",
+    "conditions_of",
+    "divergences",
+    "longest",
+    "make_vector",
+    "name_of",
+    "named",
+    "shown",
+]
 
 Vector = VectorEnv[Any, Any, Any]
 _OURS = "diffpolicy_envs.vector:TaskVectorEnv"
+_GIVEN_UP = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC", "CTRL")]
 
 
 @runtime_checkable
@@ -45,27 +62,30 @@ class Scripted(Protocol):
 
 
 def make_vector(environment: str, num_envs: int, condition: str = "clean", threads: int = 0, **options: Any) -> Vector:
-    """N copies of a gymnasium environment with ``AutoresetMode.DISABLED``.
+    """N copies of a gymnasium environment with ``AutoresetMode.DISABLED``, in which what is finished stands still.
 
     Args:
-        environment: gymnasium id; one of ours runs on MuJoCo's thread pool, any other in a loop.
+        environment: gymnasium id; one of ours runs on MuJoCo's thread pool, another with a vector environment
+            registered that can do without autoreset runs in that, any other in a loop of guarded copies.
         num_envs: number of copies N.
         condition: a disturbance that the environment knows; only ours know others than "clean".
         threads: physics threads of ours; 0 takes all cores.
         options: handed to the environment (``render_mode``, ``width``, ...).
 
     Raises:
-        InputError: no environment asked for, unknown id or condition, or actions that are not a Box.
+        InputError: no environment asked for, unknown id or condition, an environment that cannot be made, or
+            actions that are not a Box.
     """
     if num_envs < 1:
         raise InputError(f"expected at least 1 environment, got num_envs={num_envs}")
     spec = _spec(environment)
-    if condition not in conditions_of(environment):
-        known = ", ".join(conditions_of(environment))
-        raise InputError(f"{environment} knows the conditions {known}; got {condition!r}: choose one of these")
-    env: Vector
+    known = conditions_of(environment)
+    if condition not in known:
+        near = nearest(condition, known) or ": choose one of these"
+        raise InputError(f"{environment} knows the conditions {', '.join(known)}; got {condition!r}{near}")
+    _log_to_console_only()
     if spec.vector_entry_point == _OURS:
-        env = gymnasium.make_vec(
+        return gymnasium.make_vec(
             environment,
             num_envs=num_envs,
             vectorization_mode="vector_entry_point",
@@ -74,16 +94,58 @@ def make_vector(environment: str, num_envs: int, condition: str = "clean", threa
             autoreset_mode=AutoresetMode.DISABLED,
             **options,
         )
-    else:
-        env = SyncVectorEnv(
-            [lambda: gymnasium.make(environment, **options)] * num_envs, autoreset_mode=AutoresetMode.DISABLED
-        )
+    return _theirs(environment, spec, num_envs, options)
+
+
+def _theirs(
+    environment: str, spec: gymnasium.envs.registration.EnvSpec, num_envs: int, options: dict[str, Any]
+) -> Vector:
+    """Another package's environment: its own vector environment where that will do, else a loop."""
+    env = None if spec.vector_entry_point is None else _their_vector(environment, num_envs, options)
+    if env is None:
+        try:
+            env = GuardedVectorEnv(lambda: gymnasium.make(environment, **options), num_envs)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except Exception as error:
+            raise InputError(f"{environment} could not be made: {told(error)}") from error
         env.spec = spec
     if not isinstance(env.single_action_space, spaces.Box):
         kind = type(env.single_action_space).__name__
         env.close()
         raise InputError(f"{environment} has {kind} actions; a diffusion policy needs a Box of continuous actions")
     return env
+
+
+def _their_vector(environment: str, num_envs: int, options: dict[str, Any]) -> Vector | None:
+    """The vector environment that is registered, where it does without autoreset and can be reset in part."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it may not say its autoreset mode: then it is not taken
+            env = gymnasium.make_vec(
+                environment,
+                num_envs=num_envs,
+                vectorization_mode="vector_entry_point",
+                autoreset_mode=AutoresetMode.DISABLED,
+                **options,
+            )
+    except MemoryError:
+        raise
+    except Exception:  # it may know no autoreset_mode
+        return None
+    if env.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED or not resets_in_part(env):
+        env.close()
+        return None
+    return RousedBranchable(env) if isinstance(env.unwrapped, Branchable) else Roused(env)
+
+
+def _log_to_console_only() -> None:
+    """Keep MuJoCo from writing MUJOCO_LOG.TXT into the working folder, unless another file was chosen."""
+    if hasattr(mujoco, "MjLogConfig"):  # since MuJoCo 4
+        config = mujoco.MjLogConfig.get()
+        if config.logfile == "MUJOCO_LOG.TXT":
+            config.logto_file = False
+            config.set()
 
 
 def conditions_of(environment: str) -> tuple[str, ...]:
@@ -94,16 +156,56 @@ def conditions_of(environment: str) -> tuple[str, ...]:
 
 
 def _spec(environment: str) -> gymnasium.envs.registration.EnvSpec:
+    module, _, name = str(environment).rpartition(":")
+    advice = (
+        f"Ours are {', '.join(diffpolicy_envs.TASKS)}; another package's is named 'module:id', so that it is "
+        "imported first"
+    )
     try:
-        module, _, name = environment.rpartition(":")
         if module:
             importlib.import_module(module)
-        return gymnasium.spec(name)
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise InputError(
-            f"unknown environment {environment!r}: {error}. Ours are {', '.join(diffpolicy_envs.TASKS)}; "
-            "another package's is named 'module:id', so that it is imported first"
+            f"unknown environment {environment!r}: module {module!r} cannot be imported ({told(error)}). {advice}"
         ) from error
+    try:
+        return gymnasium.spec(name)
+    except (gymnasium.error.Error, TypeError, ValueError) as error:
+        near = nearest(name, gymnasium.registry) or "."
+        raise InputError(f"unknown environment {environment!r}{near} {advice}") from error
+
+
+def name_of(env: Vector) -> str:
+    """The id that an environment is registered by, else its class."""
+    return env.spec.id if env.spec else type(env.unwrapped).__name__
+
+
+def longest(environment: str, otherwise: int = 100) -> int:
+    """Control steps of an episode at most, as far as the environment's registration says, else ``otherwise``."""
+    spec = _spec(environment)
+    if spec.vector_entry_point == _OURS:
+        return int(spec.kwargs["task"].max_steps)
+    return int(spec.max_episode_steps or otherwise)
+
+
+def branching(env: Vector) -> Branchable | None:
+    """The part of an environment that saves and sets states, or None."""
+    layer: Any = env
+    while not isinstance(layer, Branchable):
+        if layer is layer.unwrapped:
+            return None
+        layer = layer.env
+    return layer
+
+
+def divergences(env: Vector) -> npt.NDArray[np.int64]:
+    """How often (N,) MuJoCo gave up a simulation of ours and started it afresh, since its last reset."""
+    if not isinstance(env.unwrapped, diffpolicy_envs.TaskVectorEnv):
+        return np.zeros(env.num_envs, dtype=np.int64)
+    warnings_given = env.unwrapped.simulations.batch.warning  # (N, kinds, (last detail, count))
+    return np.asarray(warnings_given[:, _GIVEN_UP, 1].sum(axis=1), dtype=np.int64)
 
 
 def named(observation: Any) -> dict[str, npt.NDArray[np.float32]]:
@@ -138,8 +240,3 @@ def checked_action(env: Vector, action: Any, count: int, actor: object) -> npt.N
     if not np.isfinite(answer).all():
         raise InputError(f"expected finite actions from {type(actor).__name__}, got NaN or infinity; it has diverged")
     return answer
-
-
-def stands_still(env: Vector) -> bool:
-    """Whether finished simulations may be stepped on (ours stand still) or must be reset first (gymnasium's)."""
-    return isinstance(env.unwrapped, diffpolicy_envs.TaskVectorEnv)

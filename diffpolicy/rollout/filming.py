@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -13,56 +13,111 @@ from gymnasium.vector import VectorWrapper
 import diffpolicy_envs
 from diffpolicy.data.episode import Episode
 from diffpolicy.errors import InputError
-from diffpolicy.rollout.environment import Vector, make_vector
-from diffpolicy.rollout.loop import rollout
+from diffpolicy.rollout.environment import Vector, branching, make_vector
+from diffpolicy.rollout.faults import FAULT
+from diffpolicy.rollout.loop import play
 from diffpolicy.rollout.predictor import Predictor
 
-__all__ = ["Frames", "film"]
+__all__ = ["Clip", "Frames", "film"]
 
 Frames = list[npt.NDArray[np.uint8]]
+_LINGER = 10  # frames for which a caption keeps a disturbance that is over
 
 
-class _Filmed(VectorWrapper):
+class Clip(NamedTuple):
+    """An episode in T + 1 pictures: one after its reset, and one after each step."""
+
+    frames: Frames  # each (height, width, 3)
+    episode: Episode
+    struck: list[bool]  # whether a disturbance was acting
+    success: bool | None  # None: the environment reports none
+
+    def captions(self, name: str) -> list[str]:
+        """A caption for each picture: who acts, the disturbance when it strikes, and how it ends."""
+        marks = [
+            f"{name}: {self.episode.condition}!" if any(self.struck[max(0, t - _LINGER) : t + 1]) else name
+            for t in range(len(self.frames))
+        ]
+        if self.success is not None:
+            marks[-1] = f"{name}: {'success' if self.success else 'failure'}"
+        return marks
+
+
+class _Filmed(VectorWrapper[Any, Any, Any, Any, Any]):
     """Takes a picture of the first simulation after its reset and after each step."""
 
-    def __init__(self, env: Vector) -> None:
+    def __init__(self, env: Vector, shot: Callable[[], object] | None) -> None:
         super().__init__(env)
         self.frames: Frames = []
+        self.struck: list[bool] = []
+        self._shot = shot
+        self._pending: set[int] = set()
 
     def _shoot(self) -> None:
         try:
             pictures = self.env.render()
         except gymnasium.error.DependencyNotInstalled as error:
             raise InputError(f"the environment cannot draw: {error}") from error
-        if not pictures:
+        if not pictures or pictures[0] is None:
             raise InputError("the environment draws no pictures: it needs render_mode='rgb_array'")
         self.frames.append(np.asarray(pictures[0], np.uint8))
+        self.struck.append(bool(self._disturbed() - self._pending))
+        if self._shot is not None:
+            self._shot()
+
+    def _disturbed(self) -> set[int]:
+        """Where the state differs from an undisturbed one: what is still to come does from the start, and what is
+        acting does besides."""
+        env = branching(self.env)
+        if env is None:
+            return set()
+        state = env.get_state()[:1]
+        return set(np.flatnonzero((state != env.undisturbed(state))[0]).tolist())
 
     def reset(self, **options: Any) -> Any:
         result = self.env.reset(**options)
-        if not self.frames:
+        if not self.frames and FAULT not in result[1]:
+            self._pending = self._disturbed()
             self._shoot()
         return result
 
     def step(self, actions: Any) -> Any:
         result = self.env.step(actions)
-        self._shoot()
+        if FAULT not in result[-1]:
+            self._shoot()
         return result
 
 
 def film(
-    environment: str, make: Callable[[Vector], Predictor], seed: int, condition: str = "clean", size: int = 256
-) -> tuple[Frames, Episode]:
-    """Pictures (size, size, 3), one per control step, of the episode that ``seed`` names, and the episode.
+    environment: str,
+    make: Callable[[Vector], Predictor],
+    seed: int,
+    condition: str = "clean",
+    size: int = 256,
+    shot: Callable[[], object] | None = None,
+) -> Clip:
+    """Pictures (size, size, 3) of the episode that ``seed`` names.
 
-    An environment that is not ours draws in a size of its own.
+    An environment that is not ours draws in a size of its own, and does not say when a disturbance strikes.
+
+    Args:
+        environment: gymnasium id.
+        make: the actor in a given environment.
+        seed: reset seed.
+        condition: disturbance to play under.
+        size: height and width [px].
+        shot: called after each picture.
+
+    Raises:
+        InputError: the environment cannot draw, or breaks the episode.
     """
     options: dict[str, Any] = {"render_mode": "rgb_array"}
-    if environment in diffpolicy_envs.TASKS:
+    if environment.rpartition(":")[2] in diffpolicy_envs.TASKS:
         options |= {"width": size, "height": size}
-    env = _Filmed(make_vector(environment, 1, condition, **options))
+    env = _Filmed(make_vector(environment, 1, condition, **options), shot)
     try:
-        (episode,) = rollout(env, make(env), [seed], condition=condition)
+        record = play(env, make(env), [seed], condition=condition)
     finally:
         env.close()
-    return env.frames, episode
+    (episode,) = record.episodes
+    return Clip(env.frames, episode, env.struck, episode.success if record.reports_success else None)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from diffpolicy.data.episode import Episode, Labels
 from diffpolicy.errors import InputError
-from diffpolicy.rollout.environment import Branchable, Vector, checked_action, named, shown
+from diffpolicy.rollout.environment import Branchable, Vector, branching, checked_action, divergences, named, shown
+from diffpolicy.rollout.faults import broken_rows, told
 from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor
 
 __all__ = ["Cost", "Labeller", "Takeover", "label_by_branching", "label_by_takeover"]
@@ -26,9 +27,10 @@ class Cost:
 
     queries: int = 0  # chunks labelled: times that an expert was asked from a visited state
     env_steps: int = 0  # control steps simulated for it, beyond the learner's own
+    failed: int = 0  # queries that gave no label, since the expert or its branch broke
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.queries + other.queries, self.env_steps + other.env_steps)
+        return Cost(self.queries + other.queries, self.env_steps + other.env_steps, self.failed + other.failed)
 
 
 def label_by_branching(
@@ -50,23 +52,25 @@ def label_by_branching(
     Returns:
         The episodes with labels and without states, and the cost.
     """
-    branchable = env.unwrapped
-    if not isinstance(branchable, Branchable):
+    branchable = branching(env)
+    if branchable is None:
         raise InputError("this environment has no get_state and set_state: label by takeover instead")
     if any(episode.states is None for episode in episodes):
         raise InputError("episodes were recorded without states; call rollout with record_states=True")
     states = np.concatenate([_states(episode)[::every] for episode in episodes])  # (M, S)
-    chunks, valid, steps = _branch(env, branchable, expert, branchable.undisturbed(states), length)
+    branches = _Branches(env, branchable, expert, branchable.undisturbed(states), length)
+    for start in range(0, len(states), env.num_envs):
+        branches.label(slice(start, min(start + env.num_envs, len(states))))
     labelled, start = [], 0
     for episode in episodes:
         taken = range(0, len(episode), every)
         count, width = len(taken), episode.actions.shape[1]
         labels = Labels(np.zeros((len(episode), length, width), np.float32), np.zeros((len(episode), length), bool))
-        labels.chunks[::every] = chunks[start : start + count]
-        labels.valid[::every] = valid[start : start + count]
+        labels.chunks[::every] = branches.chunks[start : start + count]
+        labels.valid[::every] = branches.valid[start : start + count]
         start += count
         labelled.append(replace(episode, labels=labels, states=None))
-    return labelled, Cost(len(states), steps)
+    return labelled, Cost(len(states), branches.steps, branches.failed)
 
 
 def _states(episode: Episode) -> npt.NDArray[np.float64]:
@@ -75,34 +79,77 @@ def _states(episode: Episode) -> npt.NDArray[np.float64]:
     return episode.states
 
 
-def _branch(
-    env: Vector, branchable: Branchable, expert: Predictor, states: npt.NDArray[np.float64], length: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], int]:
-    """Chunks (M, L, A), valid (M, L), control steps made."""
-    count, width = len(states), int(np.prod(env.single_action_space.shape or (1,)))
-    chunks = np.zeros((count, length, width), np.float32)
-    valid = np.zeros((count, length), bool)
-    for start in range(0, count, env.num_envs):
-        part = slice(start, min(start + env.num_envs, count))
-        ids = np.arange(part.stop - part.start)
-        obs = named(branchable.set_state(states[part], ids))
-        live, memory = np.ones(len(ids), bool), None
-        starting = np.ones(len(ids), bool)
-        for k in range(length):
-            if isinstance(expert, EpisodicPredictor) and memory is None:
-                memory = expert.begin(None, starting, np.arange(start, part.stop))
-            action, memory = expert.predict(shown(env, obs, ids), memory, starting, True)
-            action = checked_action(env, action, len(ids), expert)
+class _Branches:
+    """Labels of M states, filled in part by part; a branch that breaks leaves no label.
+
+    Raises InputError where more than half of them break.
+    """
+
+    def __init__(
+        self, env: Vector, branchable: Branchable, expert: Predictor, states: npt.NDArray[np.float64], length: int
+    ) -> None:
+        self.env, self.branchable, self.expert, self.states, self.length = env, branchable, expert, states, length
+        width = int(np.prod(env.single_action_space.shape or (1,)))
+        self.chunks = np.zeros((len(states), length, width), np.float32)  # (M, L, A)
+        self.valid = np.zeros((len(states), length), bool)  # (M, L)
+        self.steps = self.failed = 0
+
+    def label(self, part: slice) -> None:
+        """Label some of the states, as many as there are simulations at most.
+
+        Where something raises, nothing says which branch it was: the part is halved until one stands alone.
+        """
+        try:
+            self._branch(part)
+        except (MemoryError, _HopelessError):
+            raise
+        except Exception as error:
+            self.valid[part] = False
+            if part.stop - part.start == 1:
+                self._fail(1, told(error), error)
+                return
+            middle = (part.start + part.stop) // 2
+            self.label(slice(part.start, middle))
+            self.label(slice(middle, part.stop))
+
+    def _fail(self, count: int, why: str, error: Exception | None = None) -> None:
+        self.failed += count
+        if 2 * self.failed > len(self.states):
+            raise _HopelessError(
+                f"more than half of {len(self.states)} labels failed, the last one so: {why}; mend the labeller"
+            ) from error
+
+    def _branch(self, part: slice) -> None:
+        """Set the states and let the expert act; what the simulations do after an end or a fault is no label."""
+        env, ids = self.env, np.arange(part.stop - part.start)
+        before = divergences(env)
+        obs = named(self.branchable.set_state(self.states[part], ids))
+        live, sound, starting = np.ones((3, len(ids)), bool)
+        memory = None
+        for k in range(self.length):
+            if isinstance(self.expert, EpisodicPredictor) and memory is None:
+                memory = self.expert.begin(None, starting, np.arange(part.start, part.stop))
+            action, memory = self.expert.predict(shown(env, obs, ids), memory, starting, True)
+            action = checked_action(env, action, len(ids), self.expert)
             starting = np.zeros(len(ids), bool)
-            chunks[part, k], valid[part, k] = action, live
-            full = np.zeros(env.action_space.shape or (env.num_envs, width), np.float32)
+            self.chunks[part, k], self.valid[part, k] = action, live
+            full = np.zeros(env.action_space.shape or (env.num_envs, action.shape[1]), np.float32)
             full[ids] = action
-            raw, _, terminated, truncated, _ = env.step(full)
+            self.steps += int(live.sum())
+            raw, reward, terminated, truncated, _ = env.step(full)
             obs = named(raw)
-            live = live & ~(terminated | truncated)[ids]
+            sound[list(broken_rows(obs, reward, ids[live]))] = False
+            sound &= (divergences(env) == before)[ids]
+            live &= ~(terminated | truncated)[ids] & sound
             if not live.any():
                 break
-    return chunks, valid, int(valid.sum())
+        self.valid[part] &= sound[:, None]
+        if not sound.all():
+            self._fail(int((~sound).sum()), "its simulation diverged")
+
+
+class _HopelessError(InputError):
+    """So many labels failed that the rest is not worth having."""
 
 
 class Takeover:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,37 @@ import numpy.typing as npt
 
 from diffpolicy.data.episode import Episode
 from diffpolicy.errors import InputError
-from diffpolicy.rollout.environment import Branchable, Vector, checked_action, named, shown, stands_still
+from diffpolicy.rollout.environment import (
+    Branchable,
+    Vector,
+    branching,
+    checked_action,
+    divergences,
+    name_of,
+    named,
+    shown,
+)
+from diffpolicy.rollout.faults import FAULT, Drop, Dropped, broken_rows
 from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor
+from diffpolicy.rollout.success import reported
+from diffpolicy.rollout.tape import Observation, Tape
 
-__all__ = ["Finished", "rollout"]
+__all__ = ["Finished", "Record", "play", "rollout"]
 
 Finished = Callable[[Episode], object]
 """Called with each episode as it ends."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a call of ``play`` gave, and how long its parts took."""
+
+    episodes: list[Episode]  # in the order of the seeds
+    dropped: list[Dropped]  # in the order in which they broke
+    reports_success: bool  # whether any info said something about success
+    calls: npt.NDArray[np.float64]  # (C,) wall-clock of each predict, for all simulations in use at once [s]
+    begins: Mapping[int, int]  # reset seed -> the call that chose the episode's first action
+    env_s: float  # wall-clock of all resets and steps [s]
 
 
 def rollout(
@@ -28,6 +54,7 @@ def rollout(
     deterministic: bool = False,
     record_states: bool = False,
     finished: Finished | None = None,
+    dropped: Drop | None = None,
 ) -> list[Episode]:
     """Play one episode for each reset seed and return them in the order of ``seeds``.
 
@@ -36,24 +63,58 @@ def rollout(
     number. An episode is a success if ``is_success`` or ``success`` was true at any of its steps.
 
     Args:
-        env: autoreset disabled (``make_vector``); N simulations, of which at most ``len(seeds)`` are used.
+        env: autoreset disabled, and what is finished stands still (``make_vector``); N simulations, of which at
+            most ``len(seeds)`` are used.
         actor: who acts.
         seeds: reset seeds, distinct and not negative.
         condition: recorded in the episodes.
         deterministic: handed to the actor.
         record_states: keep the simulator's state (T, S) before each action; needs a branchable environment.
         finished: called with each episode as it ends, in order of ending.
+        dropped: called with each episode that its environment broke, by an exception or by a number that is not
+            finite; the others are what they would have been.
+
+    Raises:
+        InputError: seeds or states that cannot be had; an actor whose answer is no action; a success that is no
+            truth value; and, without ``dropped``, an episode that its environment broke.
     """
-    if record_states and not isinstance(env.unwrapped, Branchable):
+    return play(
+        env,
+        actor,
+        seeds,
+        condition=condition,
+        deterministic=deterministic,
+        record_states=record_states,
+        finished=finished,
+        dropped=dropped,
+    ).episodes
+
+
+def play(
+    env: Vector,
+    actor: Predictor,
+    seeds: Sequence[int],
+    *,
+    condition: str = "clean",
+    deterministic: bool = False,
+    record_states: bool = False,
+    finished: Finished | None = None,
+    dropped: Drop | None = None,
+) -> Record:
+    """As ``rollout``, with what was dropped and measured beside the episodes."""
+    branchable = branching(env) if record_states else None
+    if record_states and branchable is None:
         raise InputError("states can only be recorded of an environment with get_state and set_state")
     if len(set(seeds)) != len(seeds) or any(seed < 0 for seed in seeds):
         raise InputError("seeds must be distinct and not negative: each names one episode")
-    if not seeds:
-        return []
-    return _Rollout(env, actor, seeds, condition, deterministic, record_states, finished).play()
+    run = _Run(env, actor, seeds, condition, deterministic, branchable, finished, dropped)
+    if len(seeds):
+        run.play()
+    episodes = [episode for episode in run.episodes if episode is not None]
+    return Record(episodes, run.lost, run.reports_success, np.array(run.calls), run.begins, run.env_s)
 
 
-class _Rollout:
+class _Run:
     """The bookkeeping of one call: which simulation plays which seed, and what each has seen so far."""
 
     def __init__(
@@ -63,65 +124,116 @@ class _Rollout:
         seeds: Sequence[int],
         condition: str,
         deterministic: bool,
-        record_states: bool,
+        branchable: Branchable | None,
         finished: Finished | None,
+        dropped: Drop | None,
     ) -> None:
         self.env, self.actor, self.seeds = env, actor, list(seeds)
-        self.condition, self.deterministic, self.finished = condition, deterministic, finished
-        self.states: Branchable | None = env.unwrapped if record_states else None  # type: ignore[assignment]
+        self.condition, self.deterministic, self.branchable = condition, deterministic, branchable
+        self.finished, self.dropped = finished, dropped
         self.next = 0  # index of the next seed to start
         self.playing = np.full(env.num_envs, -1)  # (N,) index of the seed that a simulation plays; -1 none
-        self.tapes: list[_Tape] = [_Tape() for _ in range(env.num_envs)]
+        self.tapes: list[Tape] = [Tape() for _ in range(env.num_envs)]
         self.episodes: list[Episode | None] = [None] * len(self.seeds)
+        self.lost: list[Dropped] = []
+        self.reports_success = False
+        self.calls: list[float] = []
+        self.begins: dict[int, int] = {}
+        self.env_s = 0.0
         self.state: Any = None
         self.rows = np.arange(min(env.num_envs, len(self.seeds)))  # simulations in use
 
-    def play(self) -> list[Episode]:
+    def play(self) -> None:
         starting = np.zeros(self.env.num_envs, dtype=bool)
-        starting[self.rows] = True
-        if not starting.all() and not stands_still(self.env):
-            self.env.reset()  # the unused ones are stepped along
-        obs = self._start(starting)
+        obs = self._refill(self.rows, starting, {})
         action_shape = self.env.action_space.shape or (self.env.num_envs,)
         while len(self.rows):
             action = np.zeros(action_shape, dtype=np.float32)
             action[self.rows] = self._act(obs, starting[self.rows])
-            before = self.states.get_state() if self.states is not None else None
-            raw, reward, terminated, truncated, info = self.env.step(action)
-            obs = named(raw)
-            success = _success(info, self.env.num_envs)
-            for row in map(int, self.rows):
-                state = None if before is None else before[row]
-                self.tapes[row].add(action[row], float(reward[row]), bool(success[row]), obs, row, state)
+            obs, ended = self._step(action)
             starting = np.zeros(self.env.num_envs, dtype=bool)
-            ended = terminated | truncated
-            done = self.rows[ended[self.rows]]
-            if len(done):
-                for row in map(int, done):
-                    self._finish(row, bool(terminated[row]))
+            if len(done := self.rows[ended[self.rows]]):
                 obs = self._refill(done, starting, obs)
-            self._rouse(ended)
-        return [episode for episode in self.episodes if episode is not None]
 
-    def _act(self, obs: dict[str, npt.NDArray[np.float32]], starting: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    def _act(self, obs: Observation, starting: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
         seen = shown(self.env, obs, self.rows)
         if isinstance(self.actor, EpisodicPredictor) and (self.state is None or starting.any()):
             episodes = np.array([self.seeds[i] for i in self.playing[self.rows]], dtype=np.int64)
             self.state = self.actor.begin(self.state, starting, episodes)
+        began = time.perf_counter()
         action, self.state = self.actor.predict(seen, self.state, starting, self.deterministic)
+        self.calls.append(time.perf_counter() - began)
         return checked_action(self.env, action, len(self.rows), self.actor)
 
-    def _start(self, mask: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.float32]]:
+    def _step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, npt.NDArray[np.bool_]]:
+        """Step all, keep what was seen, and finish or drop episodes; the observation, and where one ended."""
+        before = None if self.branchable is None else self.branchable.get_state()
+        began = time.perf_counter()
+        raw, reward, terminated, truncated, info = self.env.step(action)
+        self.env_s += time.perf_counter() - began
+        obs = named(raw)
+        success, known = reported(info, self.env.num_envs)
+        self.reports_success |= known
+        faults = self._faults(obs, reward, info)
+        ended = np.array(terminated | truncated)
+        for row in map(int, self.rows):
+            if row in faults:
+                self._drop(row, len(self.tapes[row].actions) + 1, faults[row])
+                ended[row] = True
+                continue
+            state = None if before is None else before[row]
+            self.tapes[row].add(action[row], float(reward[row]), bool(success[row]), obs, row, state)
+            if ended[row]:
+                self._finish(row, bool(terminated[row]))
+        return obs, ended
+
+    def _faults(self, obs: Observation, reward: Any, info: Mapping[str, Any]) -> dict[int, str]:
+        """Which of the simulations in use broke, and how."""
+        faults = broken_rows(obs, reward, self.rows)
+        for row in self.rows[divergences(self.env)[self.rows] > 0]:
+            faults[int(row)] = "the physics diverged"
+        if FAULT in info:
+            faults |= {int(row): str(info[FAULT][row]) for row in self.rows if info[f"_{FAULT}"][row]}
+        return faults
+
+    def _refill(self, done: npt.NDArray[np.intp], starting: npt.NDArray[np.bool_], obs: Observation) -> Observation:
+        """Start the next seeds in the simulations that are done; retire those for which none is left."""
+        while len(done):
+            left = len(self.seeds) - self.next
+            fresh, retired = done[:left], done[left:]
+            starting[fresh], starting[retired] = True, False
+            if len(retired):
+                keep = ~np.isin(self.rows, retired)
+                if hasattr(self.state, "select"):
+                    self.state = self.state.select(np.flatnonzero(keep))
+                self.rows = self.rows[keep]
+            if not len(fresh):
+                break
+            obs, done = self._start(fresh)
+        return obs
+
+    def _start(self, rows: npt.NDArray[np.intp]) -> tuple[Observation, npt.NDArray[np.intp]]:
+        """Start the next seed in each of some simulations; the observation, and where the reset failed."""
         seeds: list[int | None] = [None] * self.env.num_envs
-        for row in np.flatnonzero(mask):
+        mask = np.zeros(self.env.num_envs, dtype=bool)
+        mask[rows] = True
+        for row in rows:
             self.playing[row] = self.next
             seeds[row] = self.seeds[self.next]
+            self.begins[self.seeds[self.next]] = len(self.calls)
             self.next += 1
-        raw, _ = self.env.reset(seed=seeds, options={"reset_mask": mask.copy()})  # type: ignore[arg-type]
+        began = time.perf_counter()
+        raw, info = self.env.reset(seed=seeds, options={"reset_mask": mask})  # type: ignore[arg-type]
+        self.env_s += time.perf_counter() - began
         obs = named(raw)
-        for row in np.flatnonzero(mask):
-            self.tapes[row] = _Tape({name: value[row].copy() for name, value in obs.items()})
-        return obs
+        faults = broken_rows(obs, None, rows)
+        if FAULT in info:
+            faults |= {int(row): str(info[FAULT][row]) for row in rows if info[f"_{FAULT}"][row]}
+        for row in rows:
+            self.tapes[row] = Tape({name: value[row].copy() for name, value in obs.items()})
+        for row in sorted(faults):
+            self._drop(row, 0, faults[row])
+        return obs, np.array(sorted(faults), dtype=np.intp)
 
     def _finish(self, row: int, terminated: bool) -> None:
         number = self.playing[row]
@@ -130,78 +242,9 @@ class _Rollout:
         if self.finished is not None:
             self.finished(episode)
 
-    def _refill(
-        self,
-        done: npt.NDArray[np.intp],
-        starting: npt.NDArray[np.bool_],
-        obs: dict[str, npt.NDArray[np.float32]],
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """Start the next seeds in the simulations that are done; retire those for which none is left."""
-        left = len(self.seeds) - self.next
-        starting[done[:left]] = True
-        retired = done[left:]
-        if len(retired):
-            keep = ~np.isin(self.rows, retired)
-            if hasattr(self.state, "select"):
-                self.state = self.state.select(np.flatnonzero(keep))
-            self.rows = self.rows[keep]
-        if starting.any():
-            obs = self._start(starting)
-        return obs
-
-    def _rouse(self, ended: npt.NDArray[np.bool_]) -> None:
-        """Reset the unused simulations that ended, where they may not be stepped on otherwise."""
-        idle = ended.copy()
-        idle[self.rows] = False
-        if len(self.rows) and idle.any() and not stands_still(self.env):
-            self.env.reset(options={"reset_mask": idle})
-
-
-class _Tape:
-    """What one simulation has recorded of its present episode."""
-
-    def __init__(self, first: dict[str, npt.NDArray[np.float32]] | None = None) -> None:
-        self.obs = {name: [value] for name, value in (first or {}).items()}
-        self.actions: list[npt.NDArray[np.float32]] = []
-        self.rewards: list[float] = []
-        self.states: list[npt.NDArray[np.float64]] = []
-        self.success = False
-
-    def add(
-        self,
-        action: npt.NDArray[np.float32],
-        reward: float,
-        success: bool,
-        obs: dict[str, npt.NDArray[np.float32]],
-        row: int,
-        state: npt.NDArray[np.float64] | None,
-    ) -> None:
-        for name, value in obs.items():
-            self.obs[name].append(value[row].copy())
-        self.actions.append(action)
-        self.rewards.append(reward)
-        self.success |= success
-        if state is not None:
-            self.states.append(state)
-
-    def episode(self, terminated: bool, seed: int, condition: str) -> Episode:
-        return Episode(
-            obs={name: np.stack(rows) for name, rows in self.obs.items()},
-            actions=np.stack(self.actions),
-            rewards=np.array(self.rewards, dtype=np.float32),
-            terminated=terminated,
-            truncated=not terminated,
-            success=self.success,
-            seed=seed,
-            condition=condition,
-            states=np.stack(self.states) if self.states else None,
-        )
-
-
-def _success(info: dict[str, Any], count: int) -> npt.NDArray[np.bool_]:
-    """Both names that environments use, as gymnasium's vector infos hold them."""
-    success = np.zeros(count, dtype=bool)
-    for name in ("is_success", "success"):
-        if name in info:
-            success |= np.asarray(info[name], dtype=np.float64) > 0.5
-    return success
+    def _drop(self, row: int, step: int, error: str) -> None:
+        lost = Dropped(name_of(self.env), self.condition, self.seeds[self.playing[row]], step, error)
+        if self.dropped is None:
+            raise InputError(f"the environment broke an episode: {lost}; mend it, or pass dropped= to go on without")
+        self.lost.append(lost)
+        self.dropped(lost)

@@ -150,18 +150,18 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
     return video.path
 
 
-def tile(clips: Sequence[Sequence[np.ndarray]], labels: Sequence[str] | None = None) -> list[np.ndarray]:
+def tile(
+    clips: Sequence[Sequence[np.ndarray]], labels: Sequence[str | Sequence[str]] | None = None
+) -> list[np.ndarray]:
     """Clips side by side: frames (height [+ bar], sum of widths, 3) uint8, as many as the longest clip has.
 
-    A shorter clip stays at its last frame; each label is a caption above its clip.
+    A shorter clip stays at its last frame; each label is a caption above its clip, or one for each of its frames.
 
     Raises:
         InputError: no clip, an empty clip, frames of unequal height, or another number of labels.
     """
     if not clips or any(len(clip) == 0 for clip in clips):
         raise InputError("expected one or more clips with a frame each, got an empty one; drop it")
-    if labels is not None and len(labels) != len(clips):
-        raise InputError(f"expected {len(clips)} labels, one a clip, got {len(labels)}")
     for number, clip in enumerate(clips):
         for frame in clip:
             height, width = _checked(frame).shape[:2]
@@ -170,12 +170,34 @@ def tile(clips: Sequence[Sequence[np.ndarray]], labels: Sequence[str] | None = N
                     f"expected clips of one height and frames of one size, got {frame.shape} "
                     f"in clip {number}; render them alike"
                 )
-    bars = [np.concatenate([_caption(c[0], text) for c, text in zip(clips, labels, strict=True)], 1)] if labels else []
-    length = max(len(clip) for clip in clips)
-    return [
-        np.concatenate([*bars, np.concatenate([clip[min(t, len(clip) - 1)] for clip in clips], axis=1)])
-        for t in range(length)
-    ]
+    texts = None if labels is None else _texts(clips, labels)
+    bars: dict[tuple[int, str], np.ndarray] = {}
+
+    def column(number: int, t: int) -> np.ndarray:
+        """Frame t of a clip, under its caption."""
+        t = min(t, len(clips[number]) - 1)
+        frame = clips[number][t]
+        if texts is None:
+            return frame
+        text = texts[number][t]
+        if (number, text) not in bars:
+            bars[number, text] = _caption(frame, text)
+        return np.concatenate([bars[number, text], frame])
+
+    numbers = range(len(clips))
+    return [np.concatenate([column(n, t) for n in numbers], axis=1) for t in range(max(map(len, clips)))]
+
+
+def _texts(clips: Sequence[Sequence[np.ndarray]], labels: Sequence[str | Sequence[str]]) -> list[Sequence[str]]:
+    """A caption for each frame of each clip."""
+    if len(labels) != len(clips):
+        raise InputError(f"expected {len(clips)} labels, one a clip, got {len(labels)}")
+    pairs = zip(labels, clips, strict=True)
+    texts = [[label] * len(clip) if isinstance(label, str) else label for label, clip in pairs]
+    for number, (text, clip) in enumerate(zip(texts, clips, strict=True)):
+        if len(text) != len(clip):
+            raise InputError(f"expected {len(clip)} captions, one a frame of clip {number}, got {len(text)}")
+    return texts
 
 
 def data_uri(path: str | os.PathLike[str]) -> str:

@@ -1,0 +1,81 @@
+"""Export: one file that acts without torch, and how close and how quick it is."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tyro
+
+from diffpolicy.errors import InputError
+from diffpolicy.recipes.run import provenance, use_threads
+
+if TYPE_CHECKING:
+    from diffpolicy.policy.chunked import ChunkedPredictor
+    from diffpolicy.policy.policy import Policy
+
+__all__ = ["Export", "latencies"]
+
+
+@dataclass(frozen=True)
+class Export:
+    """Export a checkpoint to one ONNX file, which acts with numpy and onnxruntime alone."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional]
+    """A checkpoint folder, or the run that holds one."""
+    out: Path | None = None
+    """File to write, .onnx; by default policy.onnx beside the checkpoint, replaced by a later one."""
+    calls: int = 200
+    """Decisions at batch 1 whose latency is measured, of torch and of the file in turn; 0: none."""
+    threads: int = 0
+    """Threads of torch and of onnxruntime; 0 takes one."""
+
+    def __call__(self) -> Path:
+        """Export, print size, parity and latency, and return the file."""
+        from diffpolicy.policy.checkpoint import load_checkpoint
+        from diffpolicy.policy.export import PARITY, export_onnx
+        from diffpolicy.runtime import OnnxPolicy
+
+        if self.out is not None and self.out.suffix != ".onnx":
+            raise InputError(f"expected --out to end in .onnx, got {self.out}")
+        if self.calls < 0:
+            raise InputError(f"expected --calls of 0 or more, got {self.calls}")
+        threads = use_threads(self.threads)
+        checkpoint = load_checkpoint(self.checkpoint)
+        out = self.out or checkpoint.folder.with_name("policy.onnx")
+        done = export_onnx(checkpoint.policy, out, provenance(self))
+        print(f"{done.size / 2**20:.2f} MiB; parity with torch {done.parity:.1e}, bar {PARITY:.0e} (normalised units)")
+        if self.calls:
+            ours, theirs = latencies([checkpoint.policy, OnnxPolicy(out, threads)], checkpoint.policy, self.calls)
+            for name, taken in (("torch", ours), ("onnxruntime", theirs)):
+                middle, late = np.percentile(taken, (50, 99))
+                print(f"{name:12} {middle:6.0f} us a decision (p50), {late:6.0f} us (p99)")
+        print(f"written to {out}")
+        return out
+
+
+def latencies(actors: list[ChunkedPredictor], policy: Policy, calls: int) -> list[list[float]]:
+    """Microseconds of each of `calls` decisions at batch 1, by actor; the actors take turns."""
+    rng = np.random.default_rng(0)
+    centre, scale = (side.cpu().numpy() for side in policy.encoder.ranges())
+    taken: list[list[float]] = [[] for _ in actors]
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for call in range(calls + 10):  # the first ones warm up
+            row = (centre + scale * rng.uniform(-1, 1, len(centre))).astype(np.float32)
+            named: Any = policy.layout.split(row)
+            for actor, times in zip(actors, taken, strict=True):
+                began = time.perf_counter_ns()
+                actor.predict(named)
+                times.append((time.perf_counter_ns() - began) / 1000)
+            if call == 9:
+                taken[:] = [[] for _ in actors]
+    finally:
+        if collecting:
+            gc.enable()
+    return taken

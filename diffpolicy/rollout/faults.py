@@ -1,0 +1,95 @@
+"""What goes wrong inside an environment: the checks that find it, and the report of the episode that it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+__all__ = ["FAULT", "Drop", "Dropped", "broken_rows", "count_of", "finite", "misfit", "told"]
+
+_LARGEST = float(np.finfo(np.float32).max)
+FAULT = "diffpolicy/fault"  # under this name a guarded environment's info says what went wrong
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An episode that its environment broke: it is reported, and counted nowhere."""
+
+    environment: str
+    condition: str
+    seed: int  # reset seed
+    step: int  # the step that failed, counted from 1; 0: the reset
+    error: str  # in words
+
+    def __str__(self) -> str:
+        when = f"step {self.step}" if self.step else "the reset"
+        return f"{self.environment}, {self.condition}, reset seed {self.seed}, {when}: {self.error}"
+
+
+Drop = Callable[[Dropped], object]
+"""Called with each episode that is dropped."""
+
+
+def count_of(dropped: Sequence[Dropped]) -> str:
+    """How many episodes were dropped and why, in one line; each reason with the first episode that it struck."""
+    reasons: dict[str, list[Dropped]] = {}
+    for each in dropped:
+        reasons.setdefault(each.error, []).append(each)
+    first = [f"{len(group)} x {group[0]}" for group in reasons.values()]
+    more = [f"{len(first) - 3} further reasons"] if len(first) > 3 else []
+    return f"{len(dropped)} episode{'s' * (len(dropped) != 1)} dropped: " + "; ".join(first[:3] + more)
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line."""
+    words = " ".join(str(error).split())
+    words = words if len(words) <= 300 else words[:297] + "..."
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def misfit(space: spaces.Space[Any], observation: Any, name: str = "the observation") -> str:
+    """Why an observation does not have the names, shapes and numbers of its space; "" where it has.
+
+    Bounds are not looked at: many environments leave theirs.
+    """
+    if isinstance(space, spaces.Dict):
+        if not isinstance(observation, Mapping) or not set(observation) >= set(space.spaces):
+            came = sorted(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
+            return f"{name} should have the names {sorted(space.spaces)}, got {came}"
+        parts = (misfit(part, observation[key], f"observation {key!r}") for key, part in space.spaces.items())
+        return next(filter(None, parts), "")
+    if space.shape is None or space.dtype is None:  # no array
+        return ""
+    try:
+        value = np.asarray(observation)
+    except ValueError:  # ragged
+        return f"{name} should be an array of shape {space.shape}, got {type(observation).__name__}"
+    if value.shape != space.shape or not np.can_cast(value.dtype, space.dtype, "same_kind"):
+        return f"{name} should be {space.dtype} of shape {space.shape}, got {value.dtype} of shape {value.shape}"
+    return "" if np.all(finite(value)) else f"{name} is not finite"
+
+
+def broken_rows(
+    obs: Mapping[str, npt.NDArray[np.float32]], reward: npt.ArrayLike | None, rows: npt.NDArray[np.intp]
+) -> dict[int, str]:
+    """Those of some simulations (n,) whose observation (N, ...) or reward (N,) is not finite, and which it is."""
+    broken: dict[int, str] = {}
+    parts = {f"observation {name!r}": value for name, value in obs.items()}
+    if reward is not None:
+        parts["the reward"] = np.asarray(reward)
+    for name, value in parts.items():
+        good = finite(value[rows])
+        if not good.all():
+            for row in rows[~good.reshape(len(rows), -1).all(axis=1)]:
+                broken.setdefault(int(row), f"{name} is not finite")
+    return broken
+
+
+def finite(value: Any) -> Any:
+    """Where a value is finite in single precision, in which episodes are kept."""
+    return np.abs(value) <= _LARGEST  # NaN is not
