@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from diffpolicy.recipes.collect import Collect
     from diffpolicy.recipes.correct import Correct
     from diffpolicy.recipes.evaluate import Evaluate
+    from diffpolicy.recipes.export import Export
     from diffpolicy.recipes.quickstart import Quickstart
     from diffpolicy.recipes.video import Video
     from diffpolicy.rollout.environment import make_vector
     from diffpolicy.rollout.predictor import ScriptedExpert
+    from diffpolicy.runtime import OnnxPolicy
 
     __version__: str
 
@@ -40,7 +42,9 @@ __all__ = [
     "Dataset",
     "Episode",
     "Evaluate",
+    "Export",
     "InputError",
+    "OnnxPolicy",
     "Policy",
     "PolicyConfig",
     "Quickstart",
@@ -64,7 +68,9 @@ _HOMES = {
     "Dataset": "data.dataset",
     "Episode": "data.episode",
     "Evaluate": "recipes.evaluate",
+    "Export": "recipes.export",
     "InputError": "errors",
+    "OnnxPolicy": "runtime",
     "Policy": "policy.policy",
     "PolicyConfig": "policy",
     "Quickstart": "recipes.quickstart",

@@ -114,6 +114,40 @@ def test_default_mlp_has_about_half_a_million_weights() -> None:
     assert 400_000 < count < 600_000
 
 
+def test_mlp_is_the_composition_of_its_layers() -> None:
+    """As modules call them, hooks and all; the network applies their functions, which is quicker."""
+    torch.manual_seed(0)
+    network = MLP(4, 3, 5, MLPConfig(width=16, blocks=2))
+    nn.init.normal_(network.leave[1].weight)
+    x, t, obs = torch.randn(7, 4, 3), torch.rand(7), torch.randn(7, 5)
+    first, *others = network.condition(torch.cat([obs, network.embed(t)], -1)).chunk(3, dim=-1)
+    hidden = network.enter(x.flatten(1)) + first
+    for block, shift in zip(network.blocks, others, strict=True):
+        hidden = hidden + block.outer(nn.functional.silu(block.inner(block.norm(hidden)) + shift))
+    assert torch.equal(network(x, t, obs), network.leave(hidden).view_as(x))
+    assert torch.equal(network(x, network.embed(t), obs), network(x, t, obs))
+
+
+def test_a_layer_that_was_replaced_is_called() -> None:
+    network = MLP(4, 3, 5, MLPConfig(width=16, blocks=1))
+    network.enter = nn.Sequential(network.enter, Constant(torch.zeros(2, 16)))  # type: ignore[assignment]
+    outputs = [network(torch.full((2, 4, 3), value), torch.rand(2), torch.zeros(2, 5)) for value in (0.0, 9.0)]
+    assert torch.equal(*outputs)
+
+
+@every_schedule
+@every_prediction
+def test_a_moment_stands_for_its_time_to_the_bit(schedule: str, prediction: str) -> None:
+    torch.manual_seed(0)
+    network = MLP(4, 3, 5, MLPConfig(width=16, blocks=1))
+    nn.init.normal_(network.leave[1].weight)
+    denoiser = Denoiser(SCHEDULES[schedule], prediction, network)
+    for t in (torch.tensor([0.37]), torch.tensor([denoiser.t_max]), torch.tensor([0.0])):
+        for batch in (1, 4):
+            x, obs = torch.randn(batch, 4, 3), torch.randn(batch, 5)
+            assert torch.equal(denoiser(x, denoiser.at(t), obs), denoiser(x, t.expand(batch), obs))
+
+
 def test_mlp_of_one_time_refuses_a_second() -> None:
     with pytest.raises(InputError, match="target time"):
         MLP(4, 3, 5)(torch.zeros(1, 4, 3), torch.zeros(1), torch.zeros(1, 5), torch.zeros(1))

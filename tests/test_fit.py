@@ -86,9 +86,11 @@ def test_the_decay_warms_up_to_its_value() -> None:
 
 
 def test_the_average_follows_its_recursion() -> None:
-    ema, expected = Ema(linear(0.0), decay=0.9), 0.0
+    network = linear(0.0)
+    ema, expected = Ema(network, decay=0.9), 0.0
     for step in range(20):
-        ema.update(linear(float(step)), step)
+        network.load_state_dict(linear(float(step)).state_dict())
+        ema.update(step)
         expected = ema.decay_at(step) * expected + (1 - ema.decay_at(step)) * step
     target = linear(-1.0)
     ema.copy_to(target)

@@ -18,6 +18,7 @@ FLOORS = (
     "diffusion",
     "data",
     "policy",
+    "runtime",
     "rollout",
     "training",
     "updates",

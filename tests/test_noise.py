@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -39,6 +40,19 @@ def test_noise_is_standard_normal_within_and_across_rows() -> None:
     within = (rows[:, 1:] * rows[:, :-1]).mean()
     across = (rows[1:] * rows[:-1]).mean()
     assert max(abs(within), abs(across)) < 0.03
+
+
+def test_a_row_is_one_stream_of_philox() -> None:
+    key, counter = np.array([3, 7], np.uint64), np.array([0, 0, 0, 2], np.uint64)
+    stream = np.random.Generator(np.random.Philox(key=key, counter=counter))
+    assert np.array_equal(draw([7], [2])[0], stream.standard_normal((4, 2), np.float32))
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    alone = [draw([episode], [0], shape=(5000,)) for episode in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda episode: draw([episode], [0], shape=(5000,)), range(8)))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
 def test_no_rows_give_no_noise() -> None:

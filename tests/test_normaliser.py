@@ -222,10 +222,3 @@ def test_bounds_must_be_ordered() -> None:
     for side in (INF, -INF):
         with pytest.raises(InputError, match="finite number between"):
             Bounds((side,), (side,))
-
-
-def test_an_observation_of_many_numbers_is_read_as_single_precision() -> None:
-    rows, single = BOUNDED.batch({"a.b": [0.5, 1.5]})
-    assert single
-    assert rows["a.b"].dtype == np.float32
-    assert rows["a.b"].shape == (1, 2)

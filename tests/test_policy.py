@@ -282,3 +282,25 @@ def test_plain_gymnasium_loop_runs_the_policy(named: bool) -> None:
         obs, _, _, over, _ = env.step(action)
     assert state is not None
     assert state.decision.tolist() == [4]  # 10 steps, 3 actions a decision
+
+
+def test_joined_windows_are_the_named_ones_in_the_order_of_names() -> None:
+    spec = SpaceSpec({"b": Bounds((-2.0,) * 2, (3.0,) * 2), "a": Bounds((-1.0,), (1.0,))}, SPACES.action, False)
+    encoder = make(spec).encoder
+    named = {"b": torch.randn(5, 2, 2), "a": torch.randn(5, 2, 1)}
+    expected = torch.cat([named["a"], (named["b"] - 0.5) / 2.5], -1).clamp(-5, 5).flatten(1)
+    torch.testing.assert_close(encoder(named), expected)
+    assert torch.equal(encoder(torch.cat([named["a"], named["b"]], -1)), encoder(named))
+
+
+def test_ranges_that_are_loaded_are_used() -> None:
+    open_ended = SpaceSpec({"observation": Bounds((-np.inf,), (np.inf,))}, BOX.action, True)
+    policies = [make(open_ended), make(open_ended)]
+    with pytest.raises(InputError, match="fitted"):
+        policies[0].predict(np.zeros(1))
+    for policy, spread in zip(policies, (1.0, 3.0), strict=True):
+        policy.normaliser.fit({"observation": torch.tensor([[-spread], [spread]])}, torch.zeros(2, 1))
+    before = policies[0].encoder(torch.ones(1, 2, 1))
+    policies[0].load_state_dict(policies[1].state_dict())
+    assert torch.equal(before, torch.ones(1, 2))
+    assert torch.equal(policies[0].encoder(torch.ones(1, 2, 1)), torch.ones(1, 2) / 3)

@@ -14,7 +14,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from diffpolicy.data.batch import Demo
+from diffpolicy.data.batch import Demo, hold
+from diffpolicy.data.windows import Windows
 from diffpolicy.diffusion import MLPConfig
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig, SpaceSpec
@@ -82,6 +83,59 @@ def test_masked_entries_have_no_influence_on_gradients() -> None:
     moved[-1, 0] += 1.0
     pairs = zip(gradients(batch), gradients(replace(batch, chunk=moved)), strict=True)
     assert any(not torch.equal(before, after) for before, after in pairs)
+
+
+def test_a_table_holds_its_padding_once_and_its_batches_need_not() -> None:
+    batch = make_batch()
+    spoilt = batch.chunk.clone()
+    spoilt[batch.mask == 0] = float("nan")
+    rows = torch.arange(16)[:, None]
+    table = Windows({"observation": batch.obs["observation"][:, -1]}, rows.expand(16, TO), spoilt, batch.mask)
+    gathered = table.gather(torch.arange(16))
+    assert gathered.held
+    assert not batch.held
+    assert torch.equal(gathered.chunk, hold(spoilt, batch.mask))
+    assert torch.equal(gathered.chunk[batch.mask > 0], batch.chunk[batch.mask > 0])
+    for told, untold in zip(gradients(gathered), gradients(replace(gathered, held=False)), strict=True):
+        assert torch.equal(told, untold)
+
+
+def test_the_gradient_is_clipped_to_its_largest_norm_and_otherwise_left_alone() -> None:
+    free, loose, tight = (Regression(make_policy(), 10, RegressionConfig(clip=clip)) for clip in (1e9, 10.0, 1e-3))
+    norms = [update(make_batch())["grad_norm"] for update in (free, loose, tight)]
+    assert norms[0] == norms[1] == norms[2] > 1e-3
+    found = [torch.cat([p.grad.flatten() for p in u.policy.parameters() if p.grad is not None]) for u in (free, tight)]
+    torch.testing.assert_close(torch.linalg.vector_norm(found[0]), torch.tensor(norms[0]))
+    torch.testing.assert_close(found[1], found[0] * (1e-3 / norms[0]), rtol=1e-3, atol=0)
+    for name, tensor in weights(free).items():
+        assert torch.equal(tensor, weights(loose)[name]), name
+
+
+def test_the_optimiser_makes_the_steps_of_torchs_own() -> None:
+    update, plain = (Regression(make_policy(), 20) for _ in range(2))
+    plain._descend = lambda gradients, rate: stepped(plain._optimiser, rate)  # type: ignore[method-assign]
+    for index in range(5):
+        assert update(make_batch(index)) == plain(make_batch(index))
+    for name, tensor in weights(update).items():
+        assert torch.equal(tensor, weights(plain)[name]), name
+    ours, theirs = update.state_dict()["optimiser"], plain.state_dict()["optimiser"]
+    assert ours["param_groups"] == theirs["param_groups"]
+    for number, state in theirs["state"].items():
+        assert all(torch.equal(ours["state"][number][name], value) for name, value in state.items())
+
+
+def stepped(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    optimiser.param_groups[0]["lr"] = rate
+    optimiser.step()
+
+
+def test_a_parameter_without_a_gradient_stays_as_it_is() -> None:
+    policy = make_policy()
+    policy.register_parameter("idle", torch.nn.Parameter(torch.ones(2)))
+    update = Regression(policy, 10)
+    for index in range(3):
+        update(make_batch(index))
+    assert torch.equal(policy.state_dict()["idle"], torch.ones(2))
 
 
 def test_each_real_entry_counts_the_same_whatever_the_share_of_padding() -> None:

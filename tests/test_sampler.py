@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -196,5 +197,44 @@ def test_noise_of_a_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("change", [{"steps": 0}, {"eta": -1}, {"floor": -1}, {"t_min": 1}, {"clip": 0}])
 def test_impossible_sampler_settings_are_refused(change: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="steps >= 1"):
+    with pytest.raises(InputError, match=rf"SamplerConfig\.{next(iter(change))}: expected"):
         replace(SamplerConfig(), **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", [{}, {"eta": 1.0}, {"eta": 1.0, "t_min": 0.1}, {"clip": None}])
+@pytest.mark.parametrize("prediction", ["flow", "v", "eps", "x0"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_what_is_known_of_the_grid_beforehand_changes_no_bit(schedule: str, prediction: str, config: Any) -> None:
+    torch.manual_seed(0)
+    network = MLP(4, 2, 3, MLPConfig(width=16, blocks=1, time_dim=6))
+    torch.nn.init.normal_(network.leave[1].weight, std=0.1)
+    sampler = Sampler(Denoiser(SCHEDULES[schedule], prediction, network), SamplerConfig(steps=3, **config))
+    for batch in (1, 2, 5, 33):
+        obs, noise = torch.randn(batch, 3), torch.randn(4, batch, 4, 2)
+        chain = sampler.sample(obs, noise)
+        for k in range(3):
+            x, t = chain.x[k], sampler.grid()[k].expand(batch)
+            clean = sampler.denoiser(x, t, obs)
+            if sampler.config.clip is not None:
+                clean = clean.clamp(-sampler.config.clip, sampler.config.clip)
+            x_weight, clean_weight, std = sampler._kernels[k]
+            assert torch.equal(chain.x[k + 1], x_weight * x + clean_weight * clean + std * noise[k + 1])
+        assert torch.equal(sampler.draw(obs, noise), chain.action)
+        assert torch.equal(sampler.draw(obs, noise[0]), sampler.sample(obs, noise[0]).action)
+
+
+def test_a_sampler_follows_its_network_to_another_precision() -> None:
+    sampler = untrained(steps=3, t_min=0.1)
+    obs, noise = torch.randn(2, 3), torch.randn(2, 4, 2)
+    single = sampler.draw(obs, noise)
+    double = sampler.double().draw(obs.double(), noise.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), single, atol=1e-5, rtol=0)
+
+
+def test_gradients_flow_after_a_chain_was_drawn_in_inference_mode() -> None:
+    sampler = untrained(steps=2, eta=1.0, t_min=0.1)
+    with torch.inference_mode():
+        sampler.draw(torch.randn(2, 3), torch.randn(3, 2, 4, 2))
+    sampler.sample(torch.randn(2, 3), torch.randn(3, 2, 4, 2), log_prob=True).logp.sum().backward()  # type: ignore[union-attr]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in sampler.denoiser.network.leave[1].parameters())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
 from diffpolicy_envs import CONDITIONS, TASKS, Simulations, Task
+from diffpolicy_envs.tabletop import canonical_cube_rotation, quaternion_matrix
 
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.__name__)
 every_condition = pytest.mark.parametrize("condition", CONDITIONS)
@@ -154,6 +156,21 @@ def test_simulations_that_are_not_addressed_stand_still(task: type[Task]) -> Non
 
 
 @every_task
+def test_reset_forgets_as_the_batchs_own_does(task: type[Task]) -> None:
+    sim, ids = begun(task, 3), np.array([0, 2])
+    driven(sim, np.arange(3), 0, 5)
+    sim.batch.warning[:] = 1
+    states = sim.batch.state[:].copy()
+    sim.batch.reset(ids, keyframe=0, stage=0)
+    expected, warnings = sim.batch.state[:].copy(), sim.batch.warning[:].copy()
+    sim.batch.state[:], sim.batch.warning[:] = states, 1
+    sim.task.place = lambda *_: None  # type: ignore[method-assign]
+    sim.begin(ids, [None, None])
+    assert np.array_equal(sim.batch.state, expected)
+    assert np.array_equal(sim.batch.warning, warnings)
+
+
+@every_task
 @every_condition
 def test_episode_is_a_function_of_its_seed(task: type[Task], condition: str) -> None:
     used, ids = begun(task, 3, condition), np.arange(3)
@@ -217,3 +234,30 @@ def test_bad_states_seeds_and_numbers_are_refused(task: type[Task]) -> None:
         Simulations(task, 0)
     with pytest.raises(ValueError, match="unknown condition"):
         Simulations(task, 1, "weather")
+
+
+def test_canonical_rotation_is_the_nearest_of_the_cubes_equals() -> None:
+    random = np.random.default_rng(0)
+    turns = random.normal(size=(300, 4))
+    turns[0] = [1, 0, 0, 0]
+    turns[1:4] = np.sqrt(0.5) * np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1]])
+    turns[4:7] = np.cos(np.pi / 8) * np.eye(4)[0] + np.sin(np.pi / 8) * np.eye(4)[1:]  # between two of them
+    rotations = quaternion_matrix(turns / np.linalg.norm(turns, axis=1, keepdims=True))
+    assert np.allclose(rotations @ rotations.transpose(0, 2, 1), np.eye(3), atol=1e-12)
+    assert np.allclose(np.linalg.det(rotations), 1)
+    equals = [
+        np.eye(3)[:, columns] * signs
+        for columns in itertools.permutations(range(3))
+        for signs in itertools.product((1.0, -1.0), repeat=3)
+    ]
+    equals = [equal for equal in equals if np.linalg.det(equal) > 0]
+    found = canonical_cube_rotation(rotations)
+    traces = np.stack([np.trace(rotations @ equal, axis1=1, axis2=2) for equal in equals])
+    assert len(equals) == 24
+    assert np.allclose(np.trace(found, axis1=1, axis2=2), traces.max(axis=0), atol=1e-8)
+    among = np.stack([np.abs(rotations @ equal - found).max(axis=(1, 2)) for equal in equals])
+    assert (among.min(axis=0) < 1e-12).all()
+    for i in (0, 4, 5, 299):  # alone or among others, and whichever of its equals is seen, it is the same
+        assert np.array_equal(canonical_cube_rotation(rotations[i : i + 1]), found[i : i + 1])
+    for equal in equals:
+        assert np.allclose(canonical_cube_rotation(rotations[10:] @ equal), found[10:], atol=1e-12)

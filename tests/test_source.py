@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffpolicy.data import source
 from diffpolicy.data.episode import Episode
 from diffpolicy.data.source import shuffled
 from diffpolicy.data.windows import Windows, windows
@@ -22,8 +23,8 @@ def numbered(size: int) -> Windows:
 
 
 def drawn(size: int, batch_size: int, seed: int, indices: range) -> list[int]:
-    source = shuffled(numbered(size), batch_size, seed)
-    return [int(x) for index in indices for x in source(index).chunk.flatten()]
+    batches = shuffled(numbered(size), batch_size, seed)
+    return [int(x) for index in indices for x in batches(index).chunk.flatten()]
 
 
 @settings(max_examples=40, deadline=None)
@@ -40,6 +41,12 @@ def test_a_batch_does_not_depend_on_what_was_asked_before() -> None:
     want = [forwards(index).chunk for index in range(30)]
     for index in (*reversed(range(30)), 7, 7, 29, 0):
         assert torch.equal(backwards(index).chunk, want[index])
+
+
+def test_batches_are_cut_from_blocks_as_if_each_were_gathered_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn_in_blocks = drawn(50, 8, 3, range(600))  # more than two blocks
+    monkeypatch.setattr(source, "ROWS_AT_ONCE", 1)
+    assert drawn(50, 8, 3, range(600)) == drawn_in_blocks
 
 
 def test_epochs_and_seeds_differ_in_order() -> None:

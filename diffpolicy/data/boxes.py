@@ -7,11 +7,10 @@ from typing import Any
 
 from gymnasium.spaces import Box, Dict, Space
 
+from diffpolicy.data.episode import BOX_NAME
 from diffpolicy.errors import InputError
 
-__all__ = ["BOX_NAME", "action_box", "observation_boxes"]
-
-BOX_NAME = "observation"  # the name that a Box observation goes by
+__all__ = ["action_box", "observation_boxes"]
 
 
 def observation_boxes(space: Space[Any]) -> dict[str, Box]:

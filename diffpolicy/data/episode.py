@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from diffpolicy.errors import InputError
 
-__all__ = ["Episode", "Labels", "as_float32", "check_alike", "flattened", "from_arrays", "nested"]
+__all__ = ["BOX_NAME", "Episode", "Labels", "as_float32", "check_alike", "flattened", "from_arrays", "nested"]
+
+BOX_NAME = "observation"  # the name that a Box observation goes by
 
 
 @dataclass(frozen=True, eq=False)

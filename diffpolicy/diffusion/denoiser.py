@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from diffpolicy.diffusion.schedule import Schedule
 from diffpolicy.errors import InputError
 
-__all__ = ["ALPHA_MIN", "MIN_SNR", "PREDICTIONS", "Denoiser", "Prediction"]
+__all__ = ["ALPHA_MIN", "MIN_SNR", "PREDICTIONS", "Denoiser", "Moment", "Prediction"]
 
 ALPHA_MIN = 1e-3  # an eps prediction is divided by alpha, which is not let below this
 MIN_SNR = 5.0  # gamma of min-SNR weighting
@@ -65,6 +66,14 @@ PREDICTIONS: dict[str, Prediction] = {
 }  # fmt: skip
 
 
+class Moment(NamedTuple):
+    """A time that is known beforehand, with all that a denoiser computes from nothing but it."""
+
+    skip: Tensor | None  # (), c_skip of the prediction; None: just 1, as on straight lines
+    out: Tensor  # (), c_out
+    time: Tensor  # (1, ...), what the network reads of the time
+
+
 class Denoiser(nn.Module):
     """A network with the meaning of its output: (x, t, obs, s) -> clean chunk.
 
@@ -89,8 +98,24 @@ class Denoiser(nn.Module):
         """The meaning of the network's output."""
         return PREDICTIONS[self.predicts]
 
-    def forward(self, x: Tensor, t: Tensor, obs: Tensor, s: Tensor | None = None) -> Tensor:
-        """Noisy chunk (B,H,A), time (B,), features (B,C), target time (B,) or None -> clean chunk (B,H,A)."""
+    @torch.no_grad()
+    def at(self, t: Tensor) -> Moment:
+        """The moment of a time (1,), with which `forward` computes the same to the bit, and sooner.
+
+        A network with an `embed`, a function of times without weights, is given what that returns.
+        """
+        skip, out = self.prediction.scalings(self.schedule.alpha(t), self.schedule.sigma(t))
+        embed: Callable[[Tensor], Tensor] | None = getattr(self.network, "embed", None)
+        known = None if float(skip) == 1 else skip.reshape(())
+        return Moment(known, out.reshape(()), t if embed is None else embed(t))
+
+    def forward(self, x: Tensor, t: Tensor | Moment, obs: Tensor, s: Tensor | None = None) -> Tensor:
+        """Noisy chunk (B,H,A), time (B,) or moment, features (B,C), target time (B,) or None -> clean chunk (B,H,A)."""
+        if isinstance(t, Moment):
+            count = x.shape[0]
+            time = t.time if count == 1 else t.time.expand(count, *t.time.shape[1:])
+            clean: Tensor = t.out * self.network(x, time, obs, s)
+            return (x if t.skip is None else t.skip * x) + clean
         alpha, sigma = self.schedule.alpha(t)[:, None, None], self.schedule.sigma(t)[:, None, None]
         return self.prediction.clean(x, self.network(x, t, obs, s), alpha, sigma)
 

@@ -36,15 +36,20 @@ class MLP(nn.Module):
         for parameter in self.leave[1].parameters():
             nn.init.zeros_(parameter)
 
+    def embed(self, t: Tensor) -> Tensor:
+        """Times (B,) -> (B, time_dim): all that the network reads of them; a function without weights."""
+        phase = t[:, None] * self.frequencies  # (B, time_dim / 2)
+        return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
     def forward(self, x: Tensor, t: Tensor, obs: Tensor, s: Tensor | None = None) -> Tensor:
-        """Noisy chunk (B,H,A), time (B,), features (B,C) -> output (B,H,A).
+        """Noisy chunk (B,H,A), time (B,) or what `embed` makes of it, features (B,C) -> output (B,H,A).
 
         Raises InputError when a target time `s` is given: this network reads one time.
         """
         if s is not None:
             raise InputError("expected s=None, got a target time; use a network of two times")
-        phase = t[:, None] * self.frequencies  # (B, time_dim / 2)
-        shifts = self.condition(torch.cat([obs, phase.sin(), phase.cos()], dim=-1))
+        time = self.embed(t) if t.dim() == 1 else t
+        shifts = self.condition(torch.cat([obs, time], dim=-1))
         first, *others = shifts.chunk(len(self.blocks) + 1, dim=-1)
         hidden = self.enter(x.flatten(1)) + first  # (B, width)
         for block, shift in zip(self.blocks, others, strict=True):

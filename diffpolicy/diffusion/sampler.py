@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from diffpolicy.diffusion import SamplerConfig
-from diffpolicy.diffusion.denoiser import Denoiser
+from diffpolicy.diffusion.denoiser import Denoiser, Moment
 from diffpolicy.diffusion.schedule import Schedule
 from diffpolicy.errors import InputError
 
@@ -107,6 +108,18 @@ class Sampler(nn.Module):
         columns = [column.float().unbind() for column in table]
         self._kernels = [Kernel(*row) for row in zip(*columns, strict=True)]
         self._stochastic = bool((table.std > 0).any())
+        self._moments = self._known_moments()
+
+    def _known_moments(self) -> list[Moment | None]:
+        """What the denoiser computes from each time of the grid alone."""
+        at: Callable[[Tensor], Moment] | None = getattr(self.denoiser, "at", None)
+        return [None if at is None else at(self.times[k : k + 1]) for k in range(len(self))]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moved, or of another precision: so are the moments."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._moments = self._known_moments()
+        return self
 
     @property
     def schedule(self) -> Schedule:
@@ -131,9 +144,11 @@ class Sampler(nn.Module):
 
     def step(self, x: Tensor, k: int, obs: Tensor, memory: Any = None) -> tuple[Gaussian, Any]:
         """Step k of the chain from x (B,H,A): the next x's distribution, and what later steps remember."""
-        clean = self.denoiser(x, self.times[k].to(x.dtype).expand(len(x)), obs)  # (B, H, A)
-        if self.config.clip is not None:
-            clean = clean.clamp(-self.config.clip, self.config.clip)
+        moment, clip = self._moments[k], self.config.clip
+        known = moment is not None and x.dtype == moment.out.dtype
+        clean = self.denoiser(x, moment if known else self.times[k].to(x.dtype).expand(x.shape[0]), obs)  # (B, H, A)
+        if clip is not None:
+            clean = clean.clamp(-clip, clip)
         x_weight, clean_weight, std = self._kernels[k]
         return Gaussian(x_weight * x + clean_weight * clean, std), memory
 
@@ -143,12 +158,7 @@ class Sampler(nn.Module):
         `noise` (K+1,B,H,A) holds the start and each step's noise; with (B,H,A), the start alone, every step
         takes its mean. Raises InputError on another shape, and for log_prob=True where a step is deterministic.
         """
-        if noise.dim() not in (3, 4) or (noise.dim() == 4 and len(noise) != len(self) + 1):
-            raise InputError(
-                f"expected noise (B, H, A) or ({len(self) + 1}, B, H, A), got {tuple(noise.shape)}; "
-                f"a sampler of {len(self)} steps uses one draw to start and one a step"
-            )
-        x, draws = (noise, None) if noise.dim() == 3 else (noise[0], noise[1:])
+        x, draws = self._start(noise)
         xs, logps, memory = [x], [], None
         for k in range(len(self)):
             gaussian, memory = self.step(x, k, obs, memory)
@@ -157,6 +167,26 @@ class Sampler(nn.Module):
             if log_prob:
                 logps.append(gaussian.log_prob(x))
         return Chain(torch.stack(xs), torch.stack(logps) if log_prob else None)
+
+    def draw(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """The chunks (B,H,A) at the end of the chains that `sample` draws, without the chains."""
+        x, draws = self._start(noise)
+        memory = None
+        for k in range(len(self)):
+            gaussian, memory = self.step(x, k, obs, memory)
+            x = gaussian.mean if draws is None else gaussian.sample(draws[k])
+        return x
+
+    def _start(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The start of a chain (B,H,A), and each step's noise (K,B,H,A) or None."""
+        if noise.dim() == 3:
+            return noise, None
+        if noise.dim() != 4 or noise.shape[0] != len(self) + 1:
+            raise InputError(
+                f"expected noise (B, H, A) or ({len(self) + 1}, B, H, A), got {tuple(noise.shape)}; "
+                f"a sampler of {len(self)} steps uses one draw to start and one a step"
+            )
+        return noise[0], noise[1:]
 
     def log_prob(self, chain: Chain, obs: Tensor) -> Tensor:
         """Log-probability (K,B,H,A), element by element, of a given chain for features (B,C)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from diffpolicy.errors import InputError
 from diffpolicy.policy.normaliser import Normaliser
+from diffpolicy.policy.observations import Layout
 from diffpolicy.policy.spaces import SpaceSpec
 
 __all__ = ["OBS_CLIP", "Encoder"]
@@ -24,25 +25,28 @@ class Encoder(nn.Module):
         super().__init__()
         self.normaliser = Normaliser(spaces)
         self.n_obs_steps = n_obs_steps
-        self.sizes = {name: len(spaces.observations[name]) for name in sorted(spaces.observations)}
+        self.layout = Layout.of(spaces.observations, spaces.boxed)
 
     @property
     def features(self) -> int:
         """Length of the feature vector."""
-        return self.n_obs_steps * sum(self.sizes.values())
+        return self.n_obs_steps * self.layout.width
 
-    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Raw observations, each (B,To,O), -> features (B,C).
+    def forward(self, obs: Mapping[str, Tensor] | Tensor) -> Tensor:
+        """Raw observations, each (B,To,O), or joined in the order of their names (B,To,C) -> features.
 
         Raises InputError where one is missing or of a wrong shape.
         """
-        for name, size in self.sizes.items():
+        joined = obs if isinstance(obs, Tensor) else self._joined(obs)
+        centre, scale = self.normaliser.ranges()
+        return ((joined - centre) / scale).clamp(-OBS_CLIP, OBS_CLIP).flatten(1)
+
+    def _joined(self, obs: Mapping[str, Tensor]) -> Tensor:
+        for name, size in self.layout.sizes:
             shape = tuple(obs[name].shape) if name in obs else None
             if shape is None or len(shape) != 3 or shape[1:] != (self.n_obs_steps, size):
                 raise InputError(
                     f"expected observation {name!r} of shape (B, {self.n_obs_steps}, {size}), got {shape}; "
                     "pass windows of n_obs_steps rows"
                 )
-        normalised = self.normaliser.normalise_obs({name: obs[name] for name in self.sizes})
-        joined = torch.cat(list(normalised.values()), dim=-1)  # (B, To, sum of O)
-        return joined.clamp(-OBS_CLIP, OBS_CLIP).flatten(1)
+        return torch.cat([obs[name] for name, _ in self.layout.sizes], dim=-1)  # (B, To, C)

@@ -59,6 +59,7 @@ class Normaliser(nn.Module):
         super().__init__()
         self.names = sorted(spaces.observations)
         self.observations = nn.ModuleDict({_key(name): Range(b) for name, b in spaces.observations.items()})
+        self._ordered = tuple(self._range(name) for name in self.names)  # a tuple registers no module twice
         self.action = Range(spaces.action)
         self.register_buffer("frozen_flag", torch.tensor(False))
         self.register_buffer("action_low", torch.tensor(spaces.action.low), persistent=False)
@@ -109,6 +110,11 @@ class Normaliser(nn.Module):
         """Raw observations (..., O) -> the same in units of their ranges."""
         self._require_fitted()
         return {name: self._range(name)(value) for name, value in observations.items()}
+
+    def ranges(self) -> tuple[Tensor, Tensor]:
+        """Centre and half-range (C,) of all observations, joined in the order of their sorted names."""
+        self._require_fitted()
+        return torch.cat([span.centre for span in self._ordered]), torch.cat([span.scale for span in self._ordered])
 
     def normalise_action(self, action: Tensor) -> Tensor:
         """Raw actions (..., A) -> the same in units of their range."""

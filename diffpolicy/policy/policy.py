@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffpolicy.diffusion.denoiser import Denoiser
 from diffpolicy.diffusion.networks import MLP
-from diffpolicy.diffusion.noise import counter_noise
 from diffpolicy.diffusion.sampler import Sampler
 from diffpolicy.diffusion.schedule import SCHEDULES
 from diffpolicy.errors import InputError
-from diffpolicy.policy import PolicyConfig, acting
-from diffpolicy.policy.acting import ActingState
+from diffpolicy.policy import PolicyConfig
+from diffpolicy.policy.chunked import ChunkedPredictor
 from diffpolicy.policy.encoder import Encoder
 from diffpolicy.policy.normaliser import Normaliser
+from diffpolicy.policy.observations import Layout
 from diffpolicy.policy.spaces import SpaceSpec
 
 __all__ = ["Policy", "PolicyConfig"]
@@ -35,7 +35,14 @@ A diffusion policy for robot control. Load it with `diffpolicy.policy.Policy.fro
 """
 
 
-class Policy(nn.Module, ModelHubMixin, library_name="diffpolicy", tags=["robotics"], model_card_template=MODEL_CARD):
+class Policy(
+    ChunkedPredictor,
+    nn.Module,
+    ModelHubMixin,
+    library_name="diffpolicy",
+    tags=["robotics"],
+    model_card_template=MODEL_CARD,
+):
     """A diffusion policy over chunks of actions, which acts through Stable-Baselines3's `predict`.
 
     `seed` keys its noise: the noise of a decision depends on (seed, episode, decision) alone. Set it before
@@ -49,6 +56,8 @@ class Policy(nn.Module, ModelHubMixin, library_name="diffpolicy", tags=["robotic
             raise InputError(f"expected a schedule of {sorted(SCHEDULES)}, got {config.schedule!r}; choose one")
         self.config = config
         self.spaces = spaces
+        self.layout = Layout.of(spaces.observations, spaces.boxed)
+        self.action_size = len(spaces.action)
         self.seed = 0
         self.environment: str | None = None  # the gymnasium id that it was trained for, as far as its checkpoint says
         self.provenance: dict[str, Any] = {}  # where its weights come from, likewise
@@ -79,76 +88,26 @@ class Policy(nn.Module, ModelHubMixin, library_name="diffpolicy", tags=["robotic
         other.seed = self.seed
         return other.train(self.training)
 
-    def chunk(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
-        """Chunks (B,H,A) in raw units for raw observation windows, each (B,To,O).
+    def chunk(self, obs: Mapping[str, Tensor] | Tensor, noise: Tensor) -> Tensor:
+        """Chunks (B,H,A) in raw units for raw observation windows, each (B,To,O), or all joined (B,To,C).
 
         `noise` is the sampler's: (K+1,B,H,A), or (B,H,A) for no noise in the steps.
         """
-        return self.normaliser.unnormalise_action(self.sampler.sample(self.encoder(obs), noise).action)
+        return self.normaliser.unnormalise_action(self.sampler.draw(self.encoder(obs), noise))
 
-    def begin(self, state: ActingState | None, mask: NDArray[np.bool_], episodes: NDArray[np.int64]) -> ActingState:
-        """Clear the rows where mask (N,) is true and give them explicit episode numbers from episodes (N,).
+    def _draws(self, deterministic: bool) -> int:
+        return len(self.sampler) + 1 if self.sampler.stochastic and not deterministic else 1
 
-        With these, noise depends on the episode and not on the slot of a vector environment that it runs in.
-        Without a state, the state of N environments is started.
-        """
-        mask = np.asarray(mask, np.bool_)
-        state = acting.start(len(mask), self.spaces, self.config, self.seed) if state is None else state
-        if mask.shape != (len(state),) or np.shape(episodes) != (len(state),):
-            raise InputError(
-                f"expected mask and episodes of shape ({len(state)},), got {mask.shape} and "
-                f"{np.shape(episodes)}; give one number to every environment of the state"
-            )
-        return acting.begin(state, mask, np.asarray(episodes, np.int64))
-
-    def predict(
-        self,
-        observation: NDArray[Any] | Mapping[str, NDArray[Any]],
-        state: ActingState | None = None,
-        episode_start: ArrayLike | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.float32], ActingState]:
-        """The next action of every environment, within the action space, and the state for the next call.
-
-        `observation` is an array or a mapping of arrays, (O,) or batched (N, O); the action is (A,) or (N, A)
-        accordingly. Rows where `episode_start` is true start anew. The network runs, as one batch, for the
-        rows whose chunk is used up. `deterministic` leaves the noise of the steps out; the start of a chain
-        stays random.
-
-        Raises InputError where an observation is missing, of a wrong shape or not finite.
-        """
-        obs, single = self.spaces.batch(observation)
-        count = len(next(iter(obs.values())))
-        if state is None:
-            state = acting.start(count, self.spaces, self.config, self.seed)
-        starts = np.zeros(count, np.bool_) if episode_start is None else np.atleast_1d(episode_start).astype(bool)
-        if not isinstance(state, ActingState) or not state.fits(self.spaces, self.config):
-            raise InputError(
-                f"expected the state that this policy's last predict returned, got {type(state).__name__}"
-                f"{' of another policy' if isinstance(state, ActingState) else ''}; start with state=None"
-            )
-        if len(state) != count or starts.shape != (count,):
-            raise InputError(
-                f"expected state and episode_start of {count} rows like the observation, got "
-                f"{len(state)} and {starts.shape}; pass state=None when the number of environments changes"
-            )
-        state = acting.observe(state, obs, starts)
-        if (rows := state.waiting).size:
-            state = acting.enqueue(state, rows, self._decide(state, rows, deterministic))
-        action, state = acting.act(state)
-        return (action[0] if single else action), state
-
-    def _decide(self, state: ActingState, rows: NDArray[np.int64], deterministic: bool) -> NDArray[np.float32]:
-        """The actions (n, Ta, A) to execute next in some rows."""
-        draws = len(self.sampler) + 1 if self.sampler.stochastic and not deterministic else 1
-        shape = (draws, self.config.horizon, len(self.spaces.action))
-        noise = counter_noise(state.seed, state.episode[rows], state.decision[rows], shape)  # (n, draws, H, A)
+    def _draw(self, past: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        draws = noise[:, 0] if noise.shape[1] == 1 else noise.swapaxes(0, 1)  # (n,H,A) or (K+1,n,H,A)
+        device = self.device
         with torch.inference_mode():
-            windows = {name: torch.as_tensor(past[rows], device=self.device) for name, past in state.history.items()}
-            start = torch.as_tensor(noise, device=self.device).transpose(0, 1)
-            chunk: NDArray[np.float32] = self.chunk(windows, start if draws > 1 else start[0]).cpu().numpy()
-        first = self.config.n_obs_steps - 1
-        return chunk[:, first : first + self.config.n_action_steps]
+            windows, start = torch.from_numpy(past), torch.from_numpy(draws)
+            if device.type == "cpu":
+                chunk: NDArray[np.float32] = self.chunk(windows, start).numpy()
+            else:
+                chunk = self.chunk(windows.to(device), start.to(device)).cpu().numpy()
+        return chunk
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Policy:
@@ -156,10 +115,14 @@ class Policy(nn.Module, ModelHubMixin, library_name="diffpolicy", tags=["robotic
 
         Raises InputError where there is none, or it cannot be used.
         """
-        from diffpolicy.policy.checkpoint import load_checkpoint
+        from diffpolicy.policy.checkpoint import checkpoint_of, load_checkpoint
 
         folder = Path(pretrained_model_name_or_path)
-        if not folder.is_dir():
+        try:
+            folder = checkpoint_of(folder)
+        except InputError:
+            if folder.is_dir():
+                raise
             try:
                 folder = Path(snapshot_download(str(pretrained_model_name_or_path), **options))
             except (OSError, ValueError) as error:

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from diffpolicy.data.boxes import BOX_NAME, action_box, observation_boxes
-from diffpolicy.data.episode import flattened
+from diffpolicy.data.boxes import action_box, observation_boxes
+from diffpolicy.data.episode import BOX_NAME
 from diffpolicy.errors import InputError
 
 __all__ = ["BOX_NAME", "Bounds", "SpaceSpec"]
@@ -99,29 +97,6 @@ class SpaceSpec:
             came = error if isinstance(error, InputError) else f"got {error!r}"
             raise InputError(f"expected spaces as SpaceSpec.to_json writes them: {came}; restore them") from error
 
-    def batch(self, observation: Any) -> tuple[dict[str, NDArray[np.float32]], bool]:
-        """An environment's observation as named rows (N, O), and whether it was a single one.
-
-        Raises InputError, with the name, the expected and the actual shape, where an observation is missing,
-        unknown, of a wrong shape or not finite.
-        """
-        if self.boxed and not isinstance(observation, Mapping):
-            observation = {BOX_NAME: observation}
-        if isinstance(observation, Mapping):
-            observation = flattened(observation)
-        if not isinstance(observation, Mapping) or set(observation) != set(self.observations):
-            came = sorted(observation) if isinstance(observation, Mapping) else type(observation).__name__
-            raise InputError(
-                f"expected a mapping with observations {sorted(self.observations)}, got {came}; "
-                "pass what the policy was trained on"
-            )
-        rows = {name: _rows(name, observation[name], len(bounds)) for name, bounds in self.observations.items()}
-        if len({value.shape[:-1] for value in rows.values()}) > 1:
-            shapes = {name: value.shape for name, value in rows.items()}
-            raise InputError(f"expected observations of one batch, got shapes {shapes}; batch all or none")
-        single = next(iter(rows.values())).ndim == 1
-        return {name: np.atleast_2d(value) for name, value in rows.items()}, single
-
 
 def _bounds(box: spaces.Box, what: str) -> Bounds:
     try:
@@ -135,27 +110,3 @@ def _numbers(values: Any, absent: float) -> tuple[float, ...]:
     if not isinstance(values, list) or not all(value is None or type(value) in (int, float) for value in values):
         raise InputError(f"got {values!r:.200} in the place of a list of numbers or null")
     return tuple(absent if value is None else float(value) for value in values)
-
-
-def _rows(name: str, value: Any, size: int) -> NDArray[np.float32]:
-    """One observation (O,) or (N, O) in single precision."""
-    if isinstance(value, tuple):
-        raise InputError(
-            f"expected observation {name!r} to be an array of shape ({size},) or (N, {size}), got a tuple; "
-            "unpack env.reset() and env.step() first"
-        )
-    try:
-        array = np.asarray(value, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"expected observation {name!r} to be an array of {size} numbers, got {value!r}") from error
-    if array.ndim not in (1, 2) or array.shape[-1] != size:
-        raise InputError(
-            f"expected observation {name!r} of shape ({size},) or (N, {size}), got {array.shape}; "
-            "use the environment that the policy was trained for"
-        )
-    if not np.isfinite(array).all():
-        raise InputError(
-            f"expected finite numbers in observation {name!r} of shape {array.shape}, got NaN or infinity; "
-            "look for a diverged simulation"
-        )
-    return array

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from diffpolicy.rollout.environment import Vector
 from diffpolicy.rollout.predictor import Predictor, ScriptedExpert, everywhere
 
 if TYPE_CHECKING:
+    from diffpolicy.policy.chunked import ChunkedPredictor
     from diffpolicy.policy.spaces import SpaceSpec
 
 __all__ = ["Actor", "load_actor"]
@@ -39,10 +40,10 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
     """Find an actor.
 
     Args:
-        who: "expert" for the environment's own; a checkpoint folder or the run that holds one; or the zip
-            file of a Stable-Baselines3 model (which is a pickle: load only files that you trust); or
-            "module:function", a function that is given the vector environment and returns who acts in it:
-            anything with Stable-Baselines3's ``predict``.
+        who: "expert" for the environment's own; a checkpoint folder or the run that holds one; the file that
+            `export` wrote; or the zip file of a Stable-Baselines3 model (which is a pickle: load only files that
+            you trust); or "module:function", a function that is given the vector environment and returns who acts
+            in it: anything with Stable-Baselines3's ``predict``.
         environment: gymnasium id; by default the one that the checkpoint was trained in.
 
     Raises:
@@ -57,6 +58,8 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
             raise InputError(f"{who} does not say its environment; add --environment")
         model = _load_sb3(Path(who))
         return Actor(Path(who).stem, environment, everywhere(model))
+    if Path(who).suffix == ".onnx":
+        return _load_onnx(Path(who), environment)
     if ":" in str(who) and not Path(who).exists():
         if environment is None:
             raise InputError(f"{who} does not say its environment; add --environment")
@@ -68,27 +71,43 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
 
 def _load_checkpoint(folder: Path, environment: str | None) -> Actor:
     from diffpolicy.policy.checkpoint import load_checkpoint
-    from diffpolicy.policy.spaces import SpaceSpec
 
     checkpoint = load_checkpoint(folder)
     folder = checkpoint.folder
     policy = checkpoint.policy.eval()
-    where = environment or checkpoint.environment
-    if not where:
-        raise InputError(f"{folder} does not say its environment; add --environment")
+    name = folder.parent.name if folder.name == "checkpoint" else folder.name
+    known = Actor(name, environment or checkpoint.environment or "", everywhere(policy), len(policy.sampler))
+    known = replace(known, provenance=checkpoint.provenance, folder=folder.parent)
+    return _chunked(known, policy, policy.spaces, folder)
+
+
+def _load_onnx(path: Path, environment: str | None) -> Actor:
+    from diffpolicy.policy.spaces import SpaceSpec
+    from diffpolicy.runtime import OnnxPolicy
+
+    policy = OnnxPolicy(path)
+    known = Actor(path.stem, environment or policy.environment or "", everywhere(policy), policy.config.sampler.steps)
+    known = replace(known, provenance=policy.provenance)
+    return _chunked(known, policy, SpaceSpec.from_json(policy.metadata["space_spec"]), path)
+
+
+def _chunked(known: Actor, policy: ChunkedPredictor, spaces: SpaceSpec, path: Path) -> Actor:
+    """A policy that acts only where the spaces are those that it was trained for."""
+    from diffpolicy.policy.spaces import SpaceSpec
+
+    if not known.environment:
+        raise InputError(f"{path} does not say its environment; add --environment")
 
     def make(env: Vector) -> Predictor:
-        spaces = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
-        if differing := _differing(policy.spaces, spaces):
+        here = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
+        if differing := _differing(spaces, here):
             raise InputError(
-                f"{folder} was trained for other spaces than {where} has ({differing}); use the environment that it "
-                "was trained in"
+                f"{path} was trained for other spaces than {known.environment} has ({differing}); use the "
+                "environment that it was trained in"
             )
         return policy
 
-    name = folder.parent.name if folder.name == "checkpoint" else folder.name
-    config = policy.config
-    return Actor(name, where, make, len(policy.sampler), config.n_action_steps, checkpoint.provenance, folder.parent)
+    return replace(known, make=make, n_action_steps=policy.config.n_action_steps)
 
 
 def _differing(trained: SpaceSpec, here: SpaceSpec) -> str:

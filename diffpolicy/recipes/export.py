@@ -61,7 +61,7 @@ class Export:
 def latencies(actors: list[ChunkedPredictor], policy: Policy, calls: int) -> list[list[float]]:
     """Microseconds of each of `calls` decisions at batch 1, by actor; the actors take turns."""
     rng = np.random.default_rng(0)
-    centre, scale = (side.cpu().numpy() for side in policy.encoder.ranges())
+    centre, scale = (side.cpu().numpy() for side in policy.normaliser.ranges())
     taken: list[list[float]] = [[] for _ in actors]
     collecting = gc.isenabled()
     gc.disable()

@@ -1,0 +1,171 @@
+"""The training step: what an update costs beside the bare network, on idle cores and beside a busy process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.tables import ROOT
+from benchmarks.timing.clock import Times, alternated, row
+from diffpolicy.data.episode import Episode
+from diffpolicy.data.source import shuffled
+from diffpolicy.data.windows import windows
+from diffpolicy.diffusion.networks import MLP
+from diffpolicy.policy import PolicyConfig, SpaceSpec
+from diffpolicy.policy.policy import Policy
+from diffpolicy.updates.regression import Regression
+from diffpolicy_envs import TASKS
+from diffpolicy_envs.simulation import action_space, observation_space
+
+__all__ = ["bare_step", "beside_bare", "contended", "episodes", "full_step", "measure"]
+
+BATCH = 128
+ENVIRONMENT = "diffpolicy/PickPlace-v0"
+
+
+def measure(blocks: int = 60, calls: int = 20) -> list[dict[str, Any]]:
+    """Rows of the training step; ``blocks`` of ``calls`` steps for each loop."""
+    rows = [beside_bare(blocks, calls)]
+    for threads, policy in ((1, "PASSIVE"), (2, "PASSIVE"), (2, "ACTIVE")):
+        words = [sys.executable, "-m", "benchmarks.timing.training", str(threads), policy, str(blocks // 5), str(calls)]
+        done = subprocess.run(
+            words, env={**os.environ, "OMP_WAIT_POLICY": policy}, cwd=ROOT, check=True, stdout=subprocess.PIPE
+        )
+        rows.append(json.loads(done.stdout))
+    return rows
+
+
+def beside_bare(blocks: int, calls: int) -> dict[str, Any]:
+    """The whole step against the bare network, on one thread."""
+    with _threads(1):
+        bare, ours = alternated([bare_step(), full_step()], blocks, calls)
+    against = "forward, mse, backward and AdamW(fused=True) of the same network on a fixed batch"
+    return row(f"training step, batch {BATCH}, 1 thread", _ratios(ours, bare), against, "<= 1.15", **_times(ours, bare))
+
+
+def contended(threads: int, policy: str, blocks: int, calls: int) -> dict[str, Any]:
+    """How much slower the step becomes where as many other processes as there are cores want all of them.
+
+    The wait policy of OpenMP's threads is that of the environment variable when torch was imported; ``policy``
+    only names it. The default setting has a bar: a fair share of the cores.
+    """
+    cores = os.cpu_count() or 1
+    quiet, busy = [], []
+    with _threads(threads):
+        step = full_step()
+        for _ in range(max(blocks, 1)):
+            quiet += alternated([step], 1, calls)
+            with _spinning(cores):
+                busy += alternated([step], 1, calls)
+    fair = (threads + cores) / cores / max(1.0, threads / cores)
+    alone, beside = np.concatenate(quiet), np.concatenate(busy)
+    return row(
+        f"training step, {threads} thread{'s'[: threads - 1]}, {policy.lower()} wait, beside {cores} busy processes",
+        _ratios(beside, alone),
+        f"the same without them (a fair share of the cores: {fair:.2f})",
+        f"<= {1.15 * fair:.2f}" if threads == 1 else None,
+        **_times(beside, alone),
+    )
+
+
+def full_step() -> Callable[[], object]:
+    """A step of the default policy's training: batch, loss, backward, clip, optimiser, average."""
+    spaces, config = _spaces(), PolicyConfig()
+    policy = Policy(config, spaces)
+    policy.normaliser.freeze()
+    update = Regression(policy, 10**6)
+    source = shuffled(windows(episodes(20), config.n_obs_steps, config.horizon), BATCH, 0)
+    return lambda: update(source(update.step))
+
+
+def bare_step() -> Callable[[], object]:
+    """The least that trains the same network: one fixed batch, nothing clipped, averaged, gathered or drawn."""
+    spaces, config = _spaces(), PolicyConfig()
+    action, features = len(spaces.action), config.n_obs_steps * sum(map(len, spaces.observations.values()))
+    network = MLP(config.horizon, action, features, config.network)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
+    x, t, obs = torch.randn(BATCH, config.horizon, action), torch.rand(BATCH), torch.randn(BATCH, features)
+    y = torch.randn_like(x)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        loss = torch.nn.functional.mse_loss(network(x, t, obs), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    return step
+
+
+def episodes(count: int, length: int = 50) -> list[Episode]:
+    """Episodes of random numbers with the shapes of the environment's: a step's cost does not depend on more."""
+    random, spaces = np.random.default_rng(0), _spaces()
+    return [
+        Episode(
+            {
+                name: random.uniform(bounds.low, bounds.high, (length + 1, len(bounds))).astype(np.float32)
+                for name, bounds in spaces.observations.items()
+            },
+            random.uniform(-1, 1, (length, len(spaces.action))).astype(np.float32),
+            np.zeros(length, np.float32),
+            terminated=True,
+            truncated=False,
+            success=True,
+        )
+        for _ in range(count)
+    ]
+
+
+def _ratios(ours: Times, other: Times) -> Times:
+    return np.asarray(ours.mean(axis=1) / other.mean(axis=1))
+
+
+def _times(ours: Times, other: Times) -> dict[str, float]:
+    return {
+        "p50_us": round(1e6 * float(np.median(ours)), 1),
+        "p99_us": round(1e6 * float(np.quantile(ours, 0.99)), 1),
+        "against_p50_us": round(1e6 * float(np.median(other)), 1),
+        "against_p99_us": round(1e6 * float(np.quantile(other, 0.99)), 1),
+    }
+
+
+def _spaces() -> SpaceSpec:
+    task = TASKS[ENVIRONMENT]
+    return SpaceSpec.from_spaces(observation_space(task), action_space(task))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _spinning(count: int) -> Iterator[None]:
+    """Processes that do nothing but want a core each."""
+    words = [sys.executable, "-S", "-c", "print(flush=True)\nwhile True: pass"]
+    processes = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(count)]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()  # it runs
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+if __name__ == "__main__":
+    print(json.dumps(contended(int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))))
