@@ -111,24 +111,6 @@ def test_the_gradient_is_clipped_to_its_largest_norm_and_otherwise_left_alone() 
         assert torch.equal(tensor, weights(loose)[name]), name
 
 
-def test_the_optimiser_makes_the_steps_of_torchs_own() -> None:
-    update, plain = (Regression(make_policy(), 20) for _ in range(2))
-    plain._descend = lambda gradients, rate: stepped(plain._optimiser, rate)  # type: ignore[method-assign]
-    for index in range(5):
-        assert update(make_batch(index)) == plain(make_batch(index))
-    for name, tensor in weights(update).items():
-        assert torch.equal(tensor, weights(plain)[name]), name
-    ours, theirs = update.state_dict()["optimiser"], plain.state_dict()["optimiser"]
-    assert ours["param_groups"] == theirs["param_groups"]
-    for number, state in theirs["state"].items():
-        assert all(torch.equal(ours["state"][number][name], value) for name, value in state.items())
-
-
-def stepped(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    optimiser.param_groups[0]["lr"] = rate
-    optimiser.step()
-
-
 def test_a_parameter_without_a_gradient_stays_as_it_is() -> None:
     policy = make_policy()
     policy.register_parameter("idle", torch.nn.Parameter(torch.ones(2)))

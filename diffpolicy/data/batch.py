@@ -31,8 +31,8 @@ class Demo:
 
     def split(self, size: int) -> list[Demo]:
         """Batches of `size` rows, the last of what is left; they are views of this one."""
-        columns = zip(*(rows.split(size) for rows in self.obs.values()), strict=True)
-        parts = zip(columns, self.chunk.split(size), self.mask.split(size), strict=True)
+        columns = zip(*(torch.split(rows, size) for rows in self.obs.values()), strict=True)
+        parts = zip(columns, torch.split(self.chunk, size), torch.split(self.mask, size), strict=True)
         return [Demo(dict(zip(self.obs, obs, strict=True)), chunk, mask, self.held) for obs, chunk, mask in parts]
 
 

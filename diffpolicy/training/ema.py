@@ -13,7 +13,7 @@ __all__ = ["Ema"]
 
 
 class Ema:
-    """Exponential moving average of the parameters of a module; buffers are not averaged.
+    """Exponential moving average of the parameters of a module, which it follows; buffers are not averaged.
 
     The decay warms up as min(decay, (1 + step) / (10 + step)), so that the average forgets the initial
     weights early and is slow later.
@@ -27,16 +27,16 @@ class Ema:
         self.decay = decay
         self._names = [name for name, _ in module.named_parameters()]
         self._average = [parameter.detach().clone() for parameter in module.parameters()]
+        self._followed: list[Tensor] = list(module.parameters())
 
     def decay_at(self, step: int) -> float:
         """The decay used after update number `step`, counted from 0."""
         return min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """average <- decay * average + (1 - decay) * parameters, in one fused call."""
-        current = [parameter.detach() for parameter in module.parameters()]
-        torch._foreach_lerp_(self._average, current, 1 - self.decay_at(step))
+    def update(self, step: int) -> None:
+        """average <- decay * average + (1 - decay) * parameters, of the module that it was made for."""
+        torch._foreach_lerp_(self._average, self._followed, 1 - self.decay_at(step))
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:

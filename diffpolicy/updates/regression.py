@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from diffpolicy.data.batch import Demo
+from diffpolicy.data.batch import Demo, hold
 from diffpolicy.errors import InputError
 from diffpolicy.policy.policy import Policy
 from diffpolicy.training.ema import Ema
@@ -40,6 +43,9 @@ class Regressand(NamedTuple):
     s: Tensor | None  # (B,), the target time of two-time models
     y: Tensor  # (B, H, A)
     weight: Tensor  # (B,)
+
+
+KEYS_AT_ONCE = 256  # keys made at a time: one alone, in the middle of training, takes ten times as long
 
 
 Target = Callable[[Draw, Policy, Ema, Policy | None], Regressand]
@@ -96,7 +102,7 @@ class Regression:
         self.target, self.teacher = target, teacher
         self.step = 0
         self.ema = Ema(policy, self.config.ema_decay)
-        self._parameters = [p for p in policy.parameters() if p.requires_grad]
+        self._parameters: list[Tensor] = [p for p in policy.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(
             self._parameters,
             lr=self.config.lr,
@@ -104,7 +110,8 @@ class Regression:
             weight_decay=self.config.weight_decay,
             fused=True,
         )
-        self._generator = torch.Generator(policy.device)
+        self._device, self._generator = policy.device, torch.Generator(policy.device)
+        self._wanted = (policy.config.horizon, len(policy.spaces.action))
 
     def __call__(self, batch: Demo) -> Metrics:
         """One update: the loss is the mean of weight (clean - y)^2 over the real entries of the chunks.
@@ -112,21 +119,24 @@ class Regression:
         Raises InputError where the batch does not fit the policy, and FloatingPointError, with the weights as
         they were before, where loss or gradient is not finite.
         """
+        for parameter in self._parameters:
+            parameter.grad = None
         loss = self._loss(batch)
-        self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip)
+        norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         loss_value, norm_value = torch.stack([loss.detach(), norm]).tolist()  # the only wait for the device
         if not math.isfinite(loss_value) or not math.isfinite(norm_value):
             raise FloatingPointError(
                 f"at step {self.step} the loss is {loss_value} and the gradient's norm {norm_value}; resume from "
                 "the last checkpoint with a lower learning rate, and check the data for NaN or huge values"
             )
+        if norm_value > self.config.clip:
+            clip_grads_with_norm_(self._parameters, self.config.clip, norm)
         rate = cosine_rate(self.step, self.steps, self.config.lr, self.config.warmup)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.step()
-        self.ema.update(self.policy, self.step)
+        self.ema.update(self.step)
         self.step += 1
         return {"loss": loss_value, "lr": rate, "grad_norm": norm_value}
 
@@ -159,45 +169,37 @@ class Regression:
             ) from error
 
     def _loss(self, batch: Demo) -> Tensor:
-        batch = batch.to(self.policy.device)
+        batch = batch.to(self._device)
         self._require_shapes(batch)
         obs = self.policy.encoder(batch.obs)  # (B, C)
-        chunk = self.policy.normaliser.normalise_action(_held(batch.chunk, batch.mask))
+        chunk = batch.chunk if batch.held else hold(batch.chunk, batch.mask)
+        chunk = self.policy.normaliser.normalise_action(chunk)
         asked = self.target(self._draw(obs, chunk), self.policy, self.ema, self.teacher)
         clean: Tensor = self.policy.denoiser(asked.x, asked.t, obs, asked.s)
         share = batch.mask * asked.weight[:, None]  # (B, H)
-        errors = (clean - asked.y).square() * share[:, :, None]
+        errors = mse_loss(clean, asked.y, reduction="none") * share[:, :, None]
         return errors.sum() / (batch.mask.sum() * chunk.shape[-1]).clamp(min=1)
 
     def _draw(self, obs: Tensor, chunk: Tensor) -> Draw:
-        key = np.random.SeedSequence([self.seed, self.step]).generate_state(1, np.uint64)[0]
         random, low, high = self._generator, self.config.t_min, self.policy.denoiser.t_max
-        random.manual_seed(int(key >> np.uint64(1)))
+        random.manual_seed(_keys(self.seed, self.step // KEYS_AT_ONCE)[self.step % KEYS_AT_ONCE])
         t = low + (high - low) * torch.rand(len(chunk), generator=random, device=chunk.device)
         noise = torch.randn(chunk.shape, generator=random, device=chunk.device)
         return Draw(obs, chunk, t, noise)
 
     def _require_shapes(self, batch: Demo) -> None:
-        wanted = (self.policy.config.horizon, len(self.policy.spaces.action))
-        size, rest = len(batch.chunk), tuple(batch.chunk.shape[1:])
-        rows = {name: len(value) for name, value in batch.obs.items()}
-        good = size > 0 and rest == wanted and tuple(batch.mask.shape) == (size, wanted[0])
-        if not good or set(rows.values()) != {size}:
+        (horizon, width), size = self._wanted, len(batch.chunk)
+        good = size > 0 and batch.chunk.shape == (size, horizon, width) and batch.mask.shape == (size, horizon)
+        if not good or any(len(rows) != size for rows in batch.obs.values()):
             raise InputError(
-                f"expected a batch of chunks (B, {wanted[0]}, {wanted[1]}), masks (B, {wanted[0]}) and B rows of "
-                f"every observation, got {tuple(batch.chunk.shape)}, {tuple(batch.mask.shape)} and {rows}; make "
-                "the windows with the policy's n_obs_steps and horizon"
+                f"expected a batch of chunks (B, {horizon}, {width}), masks (B, {horizon}) and B rows of every "
+                f"observation, got {tuple(batch.chunk.shape)}, {tuple(batch.mask.shape)} and "
+                f"{[len(rows) for rows in batch.obs.values()]} rows; use the policy's n_obs_steps and horizon"
             )
 
 
-def _held(chunk: Tensor, mask: Tensor) -> Tensor:
-    """Replace masked entries by the last real action before them, else by the first real one.
-
-    The network sees whole chunks, so what stands in a masked entry would otherwise reach the gradient.
-    """
-    real = mask > 0  # (B, H)
-    offsets = torch.arange(chunk.shape[1], device=chunk.device)
-    before = torch.where(real, offsets, -1).cummax(dim=1).values
-    first = real.to(torch.int8).argmax(dim=1, keepdim=True)
-    source = torch.where(before >= 0, before, first)  # (B, H)
-    return chunk.gather(1, source[:, :, None].expand_as(chunk))
+@lru_cache(maxsize=4)
+def _keys(seed: int, block: int) -> list[int]:
+    """Seeds of the generators of the updates KEYS_AT_ONCE * block, ...: functions of (seed, step) alone."""
+    steps = range(KEYS_AT_ONCE * block, KEYS_AT_ONCE * (block + 1))
+    return [int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1) for step in steps]

@@ -60,11 +60,12 @@ class TabletopTask(Task):
         self._qpos = batch.bind("qpos")
         self._qvel = batch.bind("qvel")
         self._goal = batch.bind("mocap_pos")[:, 0]  # (N, 3)
-        sensors = batch.bind("sensordata")
-        self._sensor = {
-            model.sensor(i).name: sensors[:, adr : adr + dim]
+        self._sensors = batch.bind("sensordata")  # (N, sum of their lengths)
+        self._columns = {
+            model.sensor(i).name: slice(adr, adr + dim)
             for i, (adr, dim) in enumerate(zip(model.sensor_adr, model.sensor_dim, strict=True))
         }
+        self._sensor = {name: self._sensors[:, columns] for name, columns in self._columns.items()}
         self._object_qpos = int(model.jnt_qposadr[model.joint("object").id])
         self._object_dof = int(model.jnt_dofadr[model.joint("object").id])
         self._object_body = int(model.body("object").id)
@@ -153,18 +154,19 @@ class TabletopTask(Task):
         friction[ids, geom, 0] = model.geom_friction[geom, 0] * friction_scale
 
     def observe(self, ids: Ids) -> dict[str, Array]:
-        yaw = self.tool_yaw(ids)
-        heading = np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
-        velocity = self._sensor["tool_velocity"][ids]
-        robot = np.concatenate([self.tool(ids), heading, velocity, self._sensor["opening"][ids]], axis=1)
-        rotation = self.object_rotation(ids)
-        thing = np.concatenate(
-            [self.object_position(ids), rotation[:, :, 0], rotation[:, :, 1], self.object_velocity(ids)],
-            axis=1,
-        )
-        tool, cube, goal = self.tool(ids), self.object_position(ids), self.goal(ids)
-        relative = np.concatenate([cube - tool, goal - cube], axis=1)
-        return {"robot": robot, "object": thing, "goal": goal, "relative": relative}
+        rows = self._sensors[ids]  # all at once: looking up each sensor by itself costs as much as the rest
+        seen = {name: rows[:, columns] for name, columns in self._columns.items()}
+        tool, cube, goal = seen["tool_position"], seen["object_position"], self.goal(ids)
+        yaw = np.arctan2(seen["tool_x"][:, 1], seen["tool_x"][:, 0])[:, None]
+        rotation = canonical_cube_rotation(quaternion_matrix(seen["object_quaternion"]))
+        robot = (tool, np.cos(yaw), np.sin(yaw), seen["tool_velocity"], seen["opening"])
+        thing = (cube, rotation[:, :, 0], rotation[:, :, 1], seen["object_velocity"])
+        return {
+            "robot": np.concatenate(robot, axis=1),
+            "object": np.concatenate(thing, axis=1),
+            "goal": goal,
+            "relative": np.concatenate((cube - tool, goal - cube), axis=1),
+        }
 
 
 def bounded_step(current: Array, desired: Array, limit: float) -> Array:
@@ -176,39 +178,49 @@ def bounded_step(current: Array, desired: Array, limit: float) -> Array:
 
 def quaternion_matrix(quaternion: npt.ArrayLike) -> Array:
     """Rotation matrices (n, 3, 3) of unit quaternions (n, 4), scalar first."""
-    w, x, y, z = np.moveaxis(np.asarray(quaternion, dtype=np.float64), -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    w, x, y, z = np.array(np.asarray(quaternion, dtype=np.float64).T, order="C")  # each (n,), contiguous
+    matrix = np.empty((3, 3, len(w)))
+    matrix[0] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
+    matrix[1] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
+    matrix[2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
+    return matrix.transpose(2, 0, 1)
 
 
 def canonical_cube_rotation(rotation: Array) -> Array:
     """Of the 24 rotations (n, 3, 3) that look the same on a cube, the one nearest to the identity.
 
-    Nearest is the largest trace of R P over the signed permutations P of determinant 1.
+    Nearest is the largest trace of R P over the signed permutations P of determinant 1; of traces that are equal
+    within 1e-9 the first counts, so that a cube between two orientations does not flicker.
     """
-    best = np.full(len(rotation), -np.inf)
-    result = rotation.copy()
-    for columns, signs in _CUBE_GROUP:
-        c0, c1, c2 = columns
-        s0, s1, s2 = signs
-        trace = rotation[:, 0, c0] * s0 + rotation[:, 1, c1] * s1 + rotation[:, 2, c2] * s2
-        better = trace > best + 1e-9
-        best = np.where(better, trace, best)
-        result = np.where(better[:, None, None], rotation[:, :, columns] * np.array(signs), result)
-    return result
+    parts = np.ascontiguousarray(rotation.transpose(1, 2, 0))  # (3, 3, n): whole rows are quicker than columns
+    first, second, third = (parts[i][_COLUMNS[i]] * _SIGNS[i][:, None] for i in range(3))
+    traces = first + second + third  # (24, n)
+    near = traces > traces.max(axis=0) - 2e-9
+    chosen = near.argmax(axis=0)  # (n,)
+    for i in np.flatnonzero(near.sum(axis=0) != 1):
+        chosen[i] = _first_of_equals(traces[:, i])
+    turned = parts[:, _COLUMNS[:, chosen], np.arange(len(chosen))] * _SIGNS[:, chosen]
+    return np.asarray(turned.transpose(2, 0, 1))
 
 
-def _cube_group() -> list[tuple[list[int], list[float]]]:
-    parity = {c: float(np.round(np.linalg.det(np.eye(3)[:, c]))) for c in itertools.permutations(range(3))}
-    return [
-        (list(columns), [s0, s1, sign * s0 * s1])
-        for columns, sign in parity.items()
-        for s0, s1 in itertools.product((1.0, -1.0), repeat=2)
-    ]
+def _first_of_equals(traces: Array) -> int:
+    """The last of the traces (24,) that is larger than all before it by more than 1e-9; 0 where they are NaN."""
+    best, chosen = -np.inf, 0
+    for i, trace in enumerate(traces):
+        if trace > best + 1e-9:
+            best, chosen = trace, i
+    return chosen
 
 
-_CUBE_GROUP = _cube_group()
+def _cube_group() -> tuple[npt.NDArray[np.intp], Array]:
+    """Columns (3, 24) and signs (3, 24) of the signed permutations of determinant 1."""
+    columns, signs = [], []
+    for order in itertools.permutations(range(3)):
+        parity = float(np.round(np.linalg.det(np.eye(3)[:, order])))
+        for s0, s1 in itertools.product((1.0, -1.0), repeat=2):
+            columns.append(order)
+            signs.append((s0, s1, parity * s0 * s1))
+    return np.array(columns).T, np.array(signs).T
+
+
+_COLUMNS, _SIGNS = _cube_group()

@@ -98,7 +98,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         if any(seeds[i] is None and not self._seeded[i] for i in ids):
             base = int(self.np_random.integers(2**31))
             seeds = [base + i if s is None and not self._seeded[i] else s for i, s in enumerate(seeds)]
-        self.simulations.reset(ids, [seeds[i] for i in ids])
+        self.simulations.begin(ids, [seeds[i] for i in ids])
         self._seeded[ids], self._done[ids] = True, False
         return self.simulations.observe(self._all), {}
 
@@ -120,21 +120,18 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         if actions.shape != self.action_space.shape:
             raise ValueError(f"expected actions of shape {self.action_space.shape}, got {actions.shape}")
         if not self._done.any():
-            result = self.simulations.step(self._all, actions[self._all])
-            return self._outcome(self._all, result)
+            return self._outcome(self._all, self.simulations.step(self._all, actions))
         finished, live = np.flatnonzero(self._done), np.flatnonzero(~self._done)
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
-            self.simulations.reset(finished, [None] * len(finished))
+            self.simulations.begin(finished, [None] * len(finished))
             self._done[finished] = False
         if not len(live):
             zeros = np.zeros(self.num_envs)
             return self.simulations.observe(self._all), zeros, zeros.astype(bool), zeros.astype(bool), {}
-        return self._outcome(live, self.simulations.step(live, actions[live]))
+        return self._outcome(live, self.simulations.step(live, actions[live], seen=self._all))
 
     def _outcome(self, ids: Ids, result: Transition) -> tuple[Observation, Floats, Flags, Flags, dict[str, Any]]:
-        observation = result.observation
-        if len(ids) < self.num_envs:
-            observation = self.simulations.observe(self._all)
+        observation = result.observation  # of all simulations
         reward = self._spread(ids, result.reward)
         terminated, truncated = self._spread(ids, result.terminated), self._spread(ids, result.truncated)
         stepped = np.zeros(self.num_envs, dtype=bool)
@@ -164,7 +161,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
             info[f"_{name}"] = info[f"_{name}"] & ~done
         info.update(final_obs=final, _final_obs=done.copy(), final_info=final_info, _final_info=done.copy())
         ids = np.flatnonzero(done)
-        self.simulations.reset(ids, [None] * len(ids))
+        self.simulations.begin(ids, [None] * len(ids))
         return self.simulations.observe(self._all)
 
     def _spread(self, ids: Ids, values: Floats) -> Floats:

@@ -24,10 +24,9 @@ class PickPlace(TabletopTask):
 
     def place(self, ids: Ids, rngs: list[np.random.Generator]) -> None:
         for i, rng in zip(ids, rngs, strict=True):
-            cube = rng.uniform(START_LOW, START_HIGH)
-            goal = rng.uniform(START_LOW, START_HIGH)
+            cube, goal = _start(rng), _start(rng)
             while np.hypot(*(goal - cube)) < APART:
-                goal = rng.uniform(START_LOW, START_HIGH)
+                goal = _start(rng)
             yaw = rng.uniform(-np.pi / 4, np.pi / 4)
             joints = rng.uniform(-0.04, 0.04, size=7)
             start = self._object_qpos
@@ -95,6 +94,11 @@ class PickPlace(TabletopTask):
         open_hand = np.where(held, let_go, done | ~closing)
         target = bounded_step(tool, target, LEAD)
         return self.command(target, np.where(done, self.tool_yaw(ids), yaw), np.where(open_hand, 1.0, -1.0))
+
+
+def _start(rng: np.random.Generator) -> Array:
+    """A place (2,) where the cube or the goal may start [m]."""
+    return np.asarray(START_LOW + (START_HIGH - START_LOW) * rng.random(2))
 
 
 def _length(vector: Array) -> Array:
