@@ -8,6 +8,7 @@ python -m benchmarks list                   suites, tables and how much of them 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ import tyro
 
 from benchmarks.cells import FOLDER
 from benchmarks.published import TABLES
-from benchmarks.reproduce import cells_of, compared
+from benchmarks.reproduce import cells_of, compared, row_name
 from benchmarks.runner import Runner
 from benchmarks.suite import Suite
 from benchmarks.suites import SUITES
@@ -110,7 +111,7 @@ class Reproduce:
         results, failed = Runner(self.store / "stages", self.store / "cells", self.jobs).run(cells)
         if failed:
             return 1
-        good, words = compared(cells, [results[cell.name] for cell in cells])
+        good, words = compared(cells, [results[cell.path] for cell in cells])
         print(words)
         return 0 if good else 1
 
@@ -126,14 +127,15 @@ class List:
             runner = Runner(STORE, FOLDER if suite.committed else STORE / "cells")
             print(f"suite {name}: {suite.about}\n  {len(cells)} cells, {runner.missing(cells)} stages to run")
         for name, table in TABLES.items():
-            print(f"table {name}: {table.command}")
+            rows = dict.fromkeys(row_name(table, cell) for suite in table.suites for cell in suite.cells())
+            print(f"table {name}: {table.command}\n  rows: {', '.join(rows)}")
         return 0
 
 
 def known(names: Mapping[str, Any], name: str, what: str) -> Any:
     """The value of a name; raises InputError with the nearest where there is none."""
     if name not in names:
-        near = nearest(name, names, 1) or ";"
+        near = nearest(name, names, 1) or "."
         raise InputError(f"unknown {what} {name!r}{near} There are {', '.join(names)}")
     return names[name]
 
@@ -147,6 +149,9 @@ def main() -> int:
     except InputError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted: finished cells are kept; the same command goes on", file=sys.stderr)
         return 130

@@ -111,8 +111,8 @@ class Board:
 
     def _cell(self, cells: Sequence[Cell]) -> str:
         """A mark for each seed, and the success so far."""
-        there = [self.results[cell.name] for cell in cells if cell.name in self.results]
-        marks = "".join("✓" if cell.name in self.results else self._mark(cell) for cell in cells)
+        there = [self.results[cell.path] for cell in cells if cell.path in self.results]
+        marks = "".join("✓" if cell.path in self.results else self._mark(cell) for cell in cells)
         rows = [result.row for result in there if result.row["success"] is not None]
         if not rows:
             return marks
@@ -143,7 +143,7 @@ class Board:
         bad = states.count("failed") + states.count("blocked")
         left = self.left()
         return (
-            f"{sum(cell.name in self.results for cell in self.cells)} of {len(self.cells)} cells, "
+            f"{sum(cell.path in self.results for cell in self.cells)} of {len(self.cells)} cells, "
             f"{states.count('done')} of {len(states)} stages{f', {bad} failed or blocked' if bad else ''}, "
             f"{_clock(time.monotonic() - self._began)} elapsed, {'?' if left is None else _clock(left)} left"
         )

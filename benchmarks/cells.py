@@ -57,7 +57,7 @@ def keep(cell: Cell, store: Path, folder: Path = FOLDER) -> Finished:
     """Write a cell whose stages are done under its suite's folder, episodes first."""
     measured = read_json(cell.evaluate.output(store))
     stages = [read_json(stage.folder(store) / "done.json") for stage in cell.evaluate.chain()]
-    path = folder / cell.suite / f"{cell.name}.json"
+    path = folder / f"{cell.path}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     episodes = [_episode(row) for row in measured["episodes"]]
     table = pa.table({name: pa.array([e[name] for e in episodes], kind) for name, kind in COLUMNS.items()})
@@ -78,7 +78,7 @@ def keep(cell: Cell, store: Path, folder: Path = FOLDER) -> Finished:
 
 def finished(cell: Cell, folder: Path = FOLDER) -> Finished | None:
     """The committed cell that answers the same question, made by whichever code; None where there is none."""
-    path = folder / cell.suite / f"{cell.name}.json"
+    path = folder / f"{cell.path}.json"
     if not path.is_file() or not path.with_suffix(".parquet").is_file():
         return None
     about = read_json(path)
@@ -109,7 +109,7 @@ def adopted(cell: Cell, folder: Path = FOLDER) -> Finished | None:
     for path in sorted(folder.glob("*/*.json")):
         about = read_json(path)
         if about.get("key") == cell.evaluate.key and path.with_suffix(".parquet").is_file():
-            new = folder / cell.suite / f"{cell.name}.json"
+            new = folder / f"{cell.path}.json"
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path.with_suffix(".parquet"), new.with_suffix(".parquet"))
             row = {**about["row"], "method": cell.method, **cell.columns, "seed": cell.seed}

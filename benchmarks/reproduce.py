@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cells import FOLDER, Finished, finished
-from benchmarks.published import TABLES
+from benchmarks.published import TABLES, Table
 from benchmarks.rows import merged, name_of
 from benchmarks.suite import Cell
 from benchmarks.tables import percent
-from diffpolicy.errors import InputError
+from diffpolicy.errors import InputError, nearest
 
-__all__ = ["cells_of", "compared"]
+__all__ = ["cells_of", "compared", "row_name"]
 
 
 def cells_of(wanted: str) -> list[Cell]:
@@ -23,17 +22,22 @@ def cells_of(wanted: str) -> list[Cell]:
     """
     name, _, row = wanted.partition(".")
     if name not in TABLES:
-        raise InputError(f"expected TABLE.ROW with a table of {', '.join(TABLES)}, got {wanted!r}")
+        near = nearest(name, TABLES)
+        raise InputError(f"expected TABLE.ROW with a table of {', '.join(TABLES)}, got {wanted!r}{near}")
     table = TABLES[name]
     rows: dict[str, list[Cell]] = {}
     for cell in {cell.name: cell for suite in table.suites for cell in suite.cells()}.values():
-        about = {"task": cell.task, "method": cell.method, "condition": cell.condition, **cell.columns}
-        rows.setdefault(name_of(about, table.columns), []).append(cell)
+        rows.setdefault(row_name(table, cell), []).append(cell)
     fitting = [each for each in rows if each == row] or [each for each in rows if row and row in each]
     if len(fitting) != 1:
-        near = fitting or difflib.get_close_matches(row, rows, 8, 0.0) or list(rows)
-        raise InputError(f"expected one row of {name}, got {row!r}; there are {', '.join(near[:12])}")
+        raise InputError(f"expected one row of {name}, got {row!r}; there are {', '.join(fitting or rows)}")
     return rows[fitting[0]]
+
+
+def row_name(table: Table, cell: Cell) -> str:
+    """The name of the row that a cell belongs to."""
+    about = {"task": cell.task, "method": cell.method, "condition": cell.condition, **cell.columns}
+    return name_of(about, table.columns)
 
 
 def compared(cells: Sequence[Cell], fresh: Sequence[Finished], folder: Path = FOLDER) -> tuple[bool, str]:

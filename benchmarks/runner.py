@@ -31,17 +31,17 @@ class Runner:
     def run(self, cells: Sequence[Cell]) -> tuple[dict[str, Finished], int]:
         """Finish the cells; returns those that are, by name, and how many stages failed."""
         results = {
-            cell.name: found for cell in cells if (found := self._found(cell) or disk.adopted(cell, self.folder))
+            cell.path: found for cell in cells if (found := self._found(cell) or disk.adopted(cell, self.folder))
         }
-        wanted = [cell for cell in cells if cell.name not in results]
+        wanted = [cell for cell in cells if cell.path not in results]
         pool = Pool(self.store, self.jobs, self.threads)
         pool.add([cell.evaluate for cell in wanted])
         board = Board(pool, cells, results, list(disk.seconds(self.folder)), self.console or Console())
 
         def collect() -> None:
             for cell in wanted:
-                if cell.name not in results and pool.plan[cell.evaluate.key].state == "done":
-                    results[cell.name] = disk.keep(cell, self.store, self.folder)
+                if cell.path not in results and pool.plan[cell.evaluate.key].state == "done":
+                    results[cell.path] = disk.keep(cell, self.store, self.folder)
             board.refresh()
 
         pool.on_change = collect

@@ -47,6 +47,11 @@ class Cell:
         return slug(" ".join((self.task.rpartition("/")[2], self.method, *more, self.condition, f"seed {self.seed}")))
 
     @property
+    def path(self) -> str:
+        """Where it is kept, without an ending; no two cells share it."""
+        return f"{self.suite}/{self.name}"
+
+    @property
     def line(self) -> tuple[Any, ...]:
         """Which line of a board or table it belongs to."""
         return (self.task, self.method, *self.columns.values())

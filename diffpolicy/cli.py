@@ -66,12 +66,15 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except MemoryError as error:
+        print(f"diffpolicy: the memory does not suffice ({error}); use smaller numbers", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"diffpolicy: the disk or a file failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = "the same command without --overwrite" if "--overwrite" in words else "the same command"
-        print(f"\ninterrupted: what was saved is on disk; {again} goes on from there", file=sys.stderr)
+        print(f"\ninterrupted: {again} goes on from what was saved, or else starts again", file=sys.stderr)
         return 130
     return 0
 

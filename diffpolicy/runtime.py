@@ -31,11 +31,11 @@ class OnnxPolicy(ChunkedPredictor):
         Raises InputError where the file is missing, damaged, not ours or of a newer format, or onnxruntime is
         not installed.
         """
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise InputError(f"expected threads >= 1, got {threads!r}")
+        if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+            raise InputError(f"expected threads from 1 to 1024, got {threads!r}")
         try:
             content = Path(path).read_bytes()
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:
             raise InputError(f"expected a readable file {path}, got {error}; check its name") from error
         self._session = open_session(content, threads)
         self.metadata = metadata_of(self._session, content, str(path))

@@ -184,7 +184,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runner, list[Cell],
     began = time.monotonic()
     results, failed = runner.run(cells)
     assert not failed, shown.getvalue()
-    assert set(results) == {cell.name for cell in cells}
+    assert set(results) == {cell.path for cell in cells}
     return runner, cells, shown.getvalue(), time.monotonic() - began
 
 
@@ -259,6 +259,16 @@ def test_a_cell_of_another_suite_is_taken_over(tmp_path: Path) -> None:
     assert (two.row["method"], two.row["demonstrations"]) == ("the expert", 3)
 
 
+def test_two_suites_that_share_a_cell_are_both_finished(tmp_path: Path) -> None:
+    first = suite(Method("expert", expert))
+    cells = [*first.cells(), *replace(first, name="other").cells()]
+    runner = quiet(tmp_path)
+    results, _ = runner.run(cells)
+    assert len(results) == 2
+    assert len(list(runner.store.glob("evaluate-*/done.json"))) == 1
+    assert all(disk.finished(cell, runner.folder) is not None for cell in cells)
+
+
 def failing(word: str) -> Method:
     return Method(word, lambda task, seed: Output(Stage(Note(word))))
 
@@ -269,7 +279,7 @@ def test_a_failed_stage_is_told_with_its_traceback_and_stops_no_other(tmp_path: 
     cells = list(suite(failing("raise"), failing("die"), Method("expert", expert)).cells())
     results, failed = runner.run(cells)
     assert failed == 2
-    assert [cell.method for cell in cells if cell.name in results] == ["expert"]
+    assert [cell.method for cell in cells if cell.path in results] == ["expert"]
     said = shown.getvalue()
     assert "RuntimeError: this stage fails on purpose" in said
     assert "line " in said

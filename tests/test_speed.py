@@ -41,10 +41,13 @@ def test_the_training_step_is_not_grossly_slower_than_the_bare_network() -> None
 
 
 def test_the_training_step_is_timed_beside_busy_processes() -> None:
-    row = training.contended(1, "PASSIVE", 1, 2)
-    assert_well_formed(row)
-    assert "busy processes" in row["what"]
-    assert row["bar"].startswith("<=")
+    rows = training.contended("PASSIVE", 1, 1, 1, 2)
+    assert ["CPU time" in row["against"] for row in rows] == [True, False]
+    for row in rows:
+        assert_well_formed(row)
+        assert "beside 1 busy process" in row["what"]
+        assert row["bar"].startswith("<=")
+    assert len(training.contended("PASSIVE", 2, 1, 1, 2)) == 1
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.DISABLED, AutoresetMode.NEXT_STEP])

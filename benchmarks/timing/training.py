@@ -35,12 +35,19 @@ ENVIRONMENT = "diffpolicy/PickPlace-v0"
 def measure(blocks: int = 60, calls: int = 20) -> list[dict[str, Any]]:
     """Rows of the training step; ``blocks`` of ``calls`` steps for each loop."""
     rows = [beside_bare(blocks, calls)]
-    for threads, policy in ((1, "PASSIVE"), (2, "PASSIVE"), (2, "ACTIVE")):
-        words = [sys.executable, "-m", "benchmarks.timing.training", str(threads), policy, str(blocks // 5), str(calls)]
+    cores = os.cpu_count() or 1
+    for threads, policy, busy in (
+        (1, "PASSIVE", 1),
+        (1, "PASSIVE", cores),
+        (2, "PASSIVE", cores),
+        (2, "ACTIVE", cores),
+    ):
+        numbers = [str(number) for number in (threads, busy, blocks // 5, calls)]
+        words = [sys.executable, "-m", "benchmarks.timing.training", policy, *numbers]
         done = subprocess.run(
             words, env={**os.environ, "OMP_WAIT_POLICY": policy}, cwd=ROOT, check=True, stdout=subprocess.PIPE
         )
-        rows.append(json.loads(done.stdout))
+        rows += json.loads(done.stdout)
     return rows
 
 
@@ -52,33 +59,36 @@ def beside_bare(blocks: int, calls: int) -> dict[str, Any]:
     return row(f"training step, batch {BATCH}, 1 thread", _ratios(ours, bare), against, "<= 1.15", **_times(ours, bare))
 
 
-def contended(threads: int, policy: str, blocks: int, calls: int) -> dict[str, Any]:
-    """What a step costs where as many other processes as there are cores want all of them, in CPU time.
+def contended(policy: str, threads: int, busy: int, blocks: int, calls: int) -> list[dict[str, Any]]:
+    """What a step costs where ``busy`` other processes want a core each: in CPU time, and on the clock.
 
     A step that waits only for its turn takes the same CPU time, and is slower by nothing but the others' share;
-    threads that spin while they wait for each other take more. CPU time leaves out what else the machine does;
-    the columns p50 and p99 are wall-clock. The wait policy is that of OMP_WAIT_POLICY when torch was imported;
-    ``policy`` only names it.
+    threads that spin while they wait for each other take more. On the clock it is slower by the others' share of
+    the cores where they are more than the cores that it leaves, and by what else the machine does. The wait
+    policy is that of OMP_WAIT_POLICY when torch was imported; ``policy`` only names it.
     """
-    cores = os.cpu_count() or 1
     wall: dict[bool, list[Times]] = {False: [], True: []}
     used: dict[bool, list[float]] = {False: [], True: []}
     with _threads(threads):
         step = full_step()
         alternated([step], 1, calls)
         for _ in range(max(blocks, 1)):
-            for busy in (False, True):
-                with _spinning(cores if busy else 0):
+            for others in (False, True):
+                with _spinning(busy if others else 0):
                     began = time.process_time()
-                    wall[busy] += alternated([step], 1, calls)
-                    used[busy].append(time.process_time() - began)
-    return row(
-        f"training step, {threads} thread{'s'[: threads - 1]}, {policy.lower()} wait, beside {cores} busy processes",
-        np.array(used[True]) / np.array(used[False]),
-        "the CPU time of the same step without them",
-        "<= 1.25" if threads == 1 else None,
-        **_times(np.concatenate(wall[True]), np.concatenate(wall[False])),
-    )
+                    wall[others] += alternated([step], 1, calls)
+                    used[others].append(time.process_time() - began)
+    who = "1 busy process" if busy == 1 else f"{busy} busy processes"
+    what = f"training step, {threads} thread{'s'[: threads - 1]}, {policy.lower()} wait, beside {who}"
+    times = _times(np.concatenate(wall[True]), np.concatenate(wall[False]))
+    cpu = np.array(used[True]) / np.array(used[False])
+    rows = [row(what, cpu, "the CPU time of the same step without", "<= 1.25" if threads == 1 else None, **times)]
+    if threads == 1:
+        fair = max((busy + threads) / (os.cpu_count() or 1), 1.0)
+        clock = np.array([a.mean() / b.mean() for a, b in zip(wall[True], wall[False], strict=True)])
+        against = f"the same on the clock; a fair share of the cores: {fair:.2f}"
+        rows.append(row(what, clock, against, f"<= {1.15 * fair:.3g}", **times))
+    return rows
 
 
 def full_step() -> Callable[[], object]:
@@ -173,4 +183,4 @@ def _spinning(count: int) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(contended(int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))))
+    print(json.dumps(contended(sys.argv[1], *map(int, sys.argv[2:]))))

@@ -63,6 +63,8 @@ def write_dataset(
     1-D Boxes, `provenance` is not JSON, or `path` is taken: a dataset of ours is replaced only with
     `overwrite`, anything else never. Raises OSError where the disk is full or refuses, with the old dataset in place.
     """
+    if not isinstance(environment, str):
+        raise InputError(f"environment: expected a gymnasium id, or any name, got {environment!r:.100}.")
     folder = Path(path).resolve()
     restore(folder)
     _check_free(folder, overwrite)

@@ -148,6 +148,8 @@ def check_alike(episodes: Sequence[Episode], expected: Mapping[str, int] | None 
     if not episodes:
         raise InputError("episodes: expected at least one, got none. Collect or read some first.")
     for number, episode in enumerate(episodes):
+        if not isinstance(episode, Episode):
+            raise InputError(f"episode {number}: expected an Episode, got {_describe(episode)}; see from_arrays.")
         came = {name: rows.shape[1] for name, rows in episode.obs.items()}
         came["(action)"] = episode.actions.shape[1]
         expected = came if expected is None else expected

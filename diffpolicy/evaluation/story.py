@@ -109,7 +109,7 @@ def film_story(out: Path, evaluations: Sequence[Evaluation]) -> list[Video]:
     """Expert, uncorrected and corrected policy in one episode under the same shove, and in one undisturbed."""
     from diffpolicy.policy.checkpoint import load_checkpoint
 
-    print(f"renderer: {resolve_backend().reason}")
+    print(f"filming six clips; renderer: {resolve_backend().reason}", flush=True)
     last = evaluations[-1].method
     makers: dict[str, Callable[[Vector], Predictor]] = {"expert": ScriptedExpert}
     for name, folder in (("imitation", out / "bc"), ("corrected", out / "checkpoint")):

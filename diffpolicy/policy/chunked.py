@@ -62,6 +62,8 @@ class ChunkedPredictor:
         starts = None if episode_start is None else np.asarray(episode_start, np.bool_)
         if starts is not None and starts.ndim == 0:
             starts = starts[None]
+        if starts is not None and np.asarray(episode_start).dtype.kind not in "biu":
+            raise InputError(f"expected episode_start of {count} booleans, got {episode_start!r:.100}")
         if state is None:
             state = self._start(count)
         elif not isinstance(state, ActingState) or not state.fits(self.layout, self.config, self.action_size):

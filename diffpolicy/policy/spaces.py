@@ -97,6 +97,27 @@ class SpaceSpec:
             came = error if isinstance(error, InputError) else f"got {error!r}"
             raise InputError(f"expected spaces as SpaceSpec.to_json writes them: {came}; restore them") from error
 
+    def differences(self, here: SpaceSpec) -> str:
+        """How these spaces, which were trained for, differ from an environment's, in words; "" where they do not."""
+        ours, theirs = dict(self.observations), dict(here.observations)
+        missing, new = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
+        said = [f"missing here: observation {', '.join(map(repr, missing))}"] if missing else []
+        said += [f"only here: observation {', '.join(map(repr, new))}"] if new else []
+        both = {f"observation {name!r}": (ours[name], theirs[name]) for name in ours if name in theirs}
+        for name, (one, other) in {**both, "the action": (self.action, here.action)}.items():
+            if len(one) != len(other):
+                said.append(f"{name} had {len(one)} numbers, here {len(other)}")
+            elif one != other:
+                pairs = list(
+                    zip(zip(one.low, one.high, strict=True), zip(other.low, other.high, strict=True), strict=True)
+                )
+                i = next(i for i, (a, b) in enumerate(pairs) if a != b)
+                (a, b), (c, d) = pairs[i]
+                said.append(f"{name} lay in [{a:g}, {b:g}] in dimension {i}, here in [{c:g}, {d:g}]")
+        if not said and self.boxed != here.boxed:
+            said.append("observations were " + ("an array, here a Dict" if self.boxed else "a Dict, here an array"))
+        return "; ".join(said[:4] + [f"and {len(said) - 4} more"] * (len(said) > 4))
+
 
 def _bounds(box: spaces.Box, what: str) -> Bounds:
     try:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from diffpolicy.errors import InputError, nearest
-from diffpolicy.rollout.environment import Vector
-from diffpolicy.rollout.predictor import Predictor, ScriptedExpert, everywhere
+from diffpolicy.rollout.environment import Vector, checked_action
+from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor, ScriptedExpert, everywhere
 
 if TYPE_CHECKING:
     from diffpolicy.policy.chunked import ChunkedPredictor
@@ -100,7 +100,7 @@ def _chunked(known: Actor, policy: ChunkedPredictor, spaces: SpaceSpec, path: Pa
 
     def make(env: Vector) -> Predictor:
         here = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
-        if differing := _differing(spaces, here):
+        if differing := spaces.differences(here):
             raise InputError(
                 f"{path} was trained for other spaces than {known.environment} has ({differing}); use the "
                 "environment that it was trained in"
@@ -108,26 +108,6 @@ def _chunked(known: Actor, policy: ChunkedPredictor, spaces: SpaceSpec, path: Pa
         return policy
 
     return replace(known, make=make, n_action_steps=policy.config.n_action_steps)
-
-
-def _differing(trained: SpaceSpec, here: SpaceSpec) -> str:
-    """How two environments' spaces differ, in words; "" where they do not."""
-    ours, theirs = dict(trained.observations), dict(here.observations)
-    missing, new = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
-    said = [f"missing here: observation {', '.join(map(repr, missing))}"] if missing else []
-    said += [f"only here: observation {', '.join(map(repr, new))}"] if new else []
-    both = {f"observation {name!r}": (ours[name], theirs[name]) for name in ours if name in theirs}
-    for name, (one, other) in {**both, "the action": (trained.action, here.action)}.items():
-        if len(one) != len(other):
-            said.append(f"{name} had {len(one)} numbers, here {len(other)}")
-        elif one != other:
-            pairs = list(zip(zip(one.low, one.high, strict=True), zip(other.low, other.high, strict=True), strict=True))
-            i = next(i for i, (a, b) in enumerate(pairs) if a != b)
-            (a, b), (c, d) = pairs[i]
-            said.append(f"{name} lay in [{a:g}, {b:g}] in dimension {i}, here in [{c:g}, {d:g}]")
-    if not said and trained.boxed != here.boxed:
-        said.append("observations were " + ("an array, here a Dict" if trained.boxed else "a Dict, here an array"))
-    return "; ".join(said[:4] + [f"and {len(said) - 4} more"] * (len(said) > 4))
 
 
 def _load_function(name: str) -> Callable[[Vector], Predictor]:
@@ -138,10 +118,14 @@ def _load_function(name: str) -> Callable[[Vector], Predictor]:
         raise InputError(f"expected 'module:function' that can be imported, got {name!r} ({error})") from error
 
     def made(env: Vector) -> Predictor:
-        actor = make(env) if callable(make) else None
+        try:
+            actor = make(env) if callable(make) else None
+        except Exception as error:
+            raise InputError(f"{name} raised {type(error).__name__}: {error}") from error
         if not isinstance(actor, Predictor):
             raise InputError(f"expected {name} to return something with predict, got {type(actor).__name__}")
-        return actor
+        named = _Named(name, env, actor)
+        return _NamedEpisodic(name, env, actor) if isinstance(actor, EpisodicPredictor) else named
 
     return made
 
@@ -177,3 +161,31 @@ class _Deterministic:
         del deterministic
         action, state = self._model.predict(observation, state, episode_start, deterministic=True)
         return action, state
+
+
+class _Named:
+    """Somebody's own actor, whose faults are told under the name that the user typed."""
+
+    def __init__(self, name: str, env: Vector, actor: Any) -> None:
+        self._name, self._env, self._actor = name, env, actor
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[npt.NDArray[Any], Any]:
+        """The actor's answer; raises InputError where it raises, or its actions do not fit."""
+        count = len(next(iter(observation.values())) if isinstance(observation, Mapping) else observation)
+        try:
+            action, state = self._actor.predict(observation, state, episode_start, deterministic)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{self._name} raised {type(error).__name__} in predict: {error}") from error
+        return checked_action(self._env, action, count, self._name), state
+
+
+class _NamedEpisodic(_Named):
+    """One that wants to know which episode each row is in."""
+
+    def begin(self, state: Any, mask: Any, episodes: Any) -> Any:
+        """The actor's own."""
+        return self._actor.begin(state, mask, episodes)

@@ -14,6 +14,7 @@ from diffpolicy.recipes.run import checked_training, open_run, program, provenan
 from diffpolicy.updates import RegressionConfig
 
 if TYPE_CHECKING:
+    from diffpolicy.data.dataset import Dataset
     from diffpolicy.data.episode import Episode
     from diffpolicy.policy import Policy, SpaceSpec
 
@@ -66,6 +67,8 @@ class Bc:
         if self.demonstrations is not None and not 1 <= self.demonstrations <= len(dataset.episodes):
             raise InputError(f"{self.data} has {len(dataset.episodes)} episodes, asked for {self.demonstrations}")
         checked_training(self)
+        if self.environment is not None:
+            _require_spaces(self.environment, dataset)
         threads = use_threads(self.threads)
         spaces = SpaceSpec.from_spaces(dataset.observation_space, dataset.action_space)
         require_usable(episodes, spaces, str(self.data))
@@ -110,3 +113,16 @@ class Bc:
             )
         policy.normaliser.freeze()
         return policy
+
+
+def _require_spaces(environment: str, dataset: Dataset) -> None:
+    """Raises InputError where an environment is unknown, or has other spaces than the data."""
+    from diffpolicy.policy import SpaceSpec
+    from diffpolicy.rollout.environment import make_vector
+
+    env = make_vector(environment, 1)
+    here = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
+    env.close()
+    there = SpaceSpec.from_spaces(dataset.observation_space, dataset.action_space)
+    if differing := there.differences(here):
+        raise InputError(f"the data are not of {environment} ({differing}); leave --environment out, or name theirs")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from diffpolicy.errors import InputError
 from diffpolicy.policy.files import read_json
 from diffpolicy.recipes.claim import claimed, content
-from diffpolicy.recipes.run import differences, program, provenance
+from diffpolicy.recipes.run import differences, program, provenance, warn_of_endless
 
 if TYPE_CHECKING:
     from diffpolicy.data.episode import Episode
@@ -46,7 +46,10 @@ class Collect:
         if self.episodes < 1:
             raise InputError(f"expected at least 1 episode, got {self.episodes}")
         with claimed(self.out, beside=True):
-            return self.out if self._finished() else self._collect()
+            if self._finished():
+                print(f"finished before: {self.out}, or add --overwrite to collect it again")
+                return self.out
+            return self._collect()
 
     def _collect(self) -> Path:
         from diffpolicy.data.dataset import write_dataset
@@ -76,18 +79,21 @@ class Collect:
 
         actor = load_actor(self.expert, self.environment).make(env)
         kept: list[Episode] = []
-        tried = steps = 0
+        tried = steps = lost = 0
+        warn_of_endless(self.environment)
         with EpisodeProgress(self.episodes, "collecting") as progress:
             while len(kept) < self.episodes:
                 missing = self.episodes - len(kept)
                 if tried > 10 * self.episodes:
+                    if lost > tried // 2:
+                        raise InputError(f"{lost} of {tried} episodes were broken by {self.environment}; mend it first")
                     raise InputError(
                         f"only {len(kept)} of {tried} episodes succeeded; keep failures too (--keep-failures), "
                         "or name a better --expert"
                     )
                 seeds = episode_seeds("demonstration", self.seed, missing, start=tried)
                 played = rollout(env, actor, seeds, condition=self.condition, dropped=progress.note)
-                tried += missing
+                tried, lost = tried + missing, lost + missing - len(played)
                 steps += sum(map(len, played))
                 for episode in played:
                     if episode.success or self.keep_failures:
@@ -103,8 +109,8 @@ class Collect:
         restore(self.out)  # what a kill while it was replaced left beside it
         if not content(self.out):
             return False
+        self._require_ours()
         if self.overwrite:
-            self._require_ours()
             return False
         shown = differences(read_dataset(self.out).provenance.get("settings", {}), self)
         if shown:
@@ -114,7 +120,7 @@ class Collect:
         return True
 
     def _require_ours(self) -> None:
-        """Raises InputError where --overwrite would replace what is no dataset of ours: before the work, not after."""
+        """Raises InputError where --out holds what is no dataset of ours: before the work, not after."""
         try:
             ours = [path.name for path in content(self.out)] == ["data"]
             ours = ours and "diffpolicy" in read_json(self.out / "data" / "metadata.json")

@@ -154,6 +154,11 @@ class Correct:
         path = folder / "rollouts"
         if not path.is_dir():
             played, cost = self._play(number, first, policy, labeller)
+            if not cost.queries:
+                raise InputError(
+                    f"none of the {len(played)} episodes of round {number} has a labelled state, so that nothing would "
+                    "be learned; use more --rollouts, a smaller --label-every, or longer episodes"
+                )
             env = make_vector(labeller.environment, 1)
             steps = sum(map(len, played))
             write_dataset(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffpolicy.errors import InputError
-from diffpolicy.policy.files import require_writable, write_json
-from diffpolicy.recipes.run import conditions_in, provenance, use_threads
+from diffpolicy.policy.files import read_json, require_writable, write_json
+from diffpolicy.recipes.run import conditions_in, provenance, use_threads, warn_of_endless
 
 if TYPE_CHECKING:
     from diffpolicy.evaluation.evaluate import Evaluation
@@ -23,7 +23,8 @@ class Evaluate:
     """Evaluate a checkpoint: success with Wilson's 95% interval under each condition."""
 
     checkpoint: Annotated[str, tyro.conf.Positional]
-    """A checkpoint folder, the run that holds one, "expert", or a Stable-Baselines3 zip file."""
+    """A checkpoint folder, the run that holds one, an exported .onnx file, "expert", module:function, or a
+    Stable-Baselines3 zip file."""
     episodes: int = 200
     """Episodes per condition."""
     conditions: tuple[str, ...] = ("clean", "shove")
@@ -49,7 +50,7 @@ class Evaluate:
         name = actor.name.replace("/", "-").replace(":", "-")
         out = self.out or (folder / "evaluation.json" if folder else Path("runs") / f"evaluation-{name}.json")
         conditions_in(actor.environment, self.conditions)  # before anything is made
-        require_writable(out)
+        _require_replaceable(out)
         evaluations = measured(
             self.checkpoint, actor.environment, self.conditions, self.episodes, self.seed, num_envs=self.num_envs
         )
@@ -65,6 +66,20 @@ class Evaluate:
         write_json(content, out)
         print(f"written to {out}")
         return out
+
+
+def _require_replaceable(out: Path) -> None:
+    """Raises InputError where the results cannot be written, or would replace what is no evaluation."""
+    if out.is_file():
+        try:
+            found = read_json(out)
+        except InputError:
+            found = None
+        if not isinstance(found, dict) or not {"rows", "episodes"} <= found.keys():
+            raise InputError(
+                f"{out} is there and holds no evaluation, which alone would be replaced; name another --out"
+            )
+    require_writable(out)
 
 
 def measured(
@@ -87,6 +102,7 @@ def measured(
         raise InputError(f"expected at least 1 episode and 1 simulation, got {episodes} and {num_envs}")
     actor = load_actor(who, environment)
     seeds = episode_seeds("evaluation", seed, episodes)
+    warn_of_endless(actor.environment)
     results = []
     for condition in conditions_in(actor.environment, conditions):
         with EpisodeProgress(episodes, f"{method or actor.name}, {condition}") as progress:

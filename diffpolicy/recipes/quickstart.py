@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,7 +57,7 @@ class Quickstart:
         episode_seeds("evaluation", self.seed, self.episodes)  # seed and count are good
         use_threads(self.threads)
         with claimed(self.out):
-            return self._run()
+            return self.resolved()._run()
 
     def _run(self) -> Path:
         began = time.perf_counter()
@@ -80,10 +80,10 @@ class Quickstart:
 
     def stages(self) -> tuple[Collect, Bc, Correct]:
         """The recipes that this one chains, with their settings."""
-        collect = Collect(ENVIRONMENT, self.out / "demos", self._demonstrations, seed=self.seed)
+        collect = Collect(ENVIRONMENT, self.out / "demos", self.demonstrations, seed=self.seed)
         bc = Bc(collect.out, self.out / "bc", seed=self.seed, threads=self.threads)
         correct = Correct(
-            bc.out, self.out / "correct", rounds=self._rounds, conditions=CONDITIONS, seed=self.seed,
+            bc.out, self.out / "correct", rounds=self.rounds, conditions=CONDITIONS, seed=self.seed,
             threads=self.threads,
         )  # fmt: skip
         if self.size == "tiny":
@@ -91,17 +91,13 @@ class Quickstart:
             correct = replace(correct, steps=20, batch_size=32, rollouts=2)
         return collect, bc, correct
 
-    @property
-    def _demonstrations(self) -> int:
-        return min(self.demonstrations, 2) if self.size == "tiny" else self.demonstrations
-
-    @property
-    def _rounds(self) -> int:
-        return min(self.rounds, 1) if self.size == "tiny" else self.rounds
-
-    @property
-    def _episodes(self) -> int:
-        return min(self.episodes, 4) if self.size == "tiny" else self.episodes
+    def resolved(self) -> Quickstart:
+        """The same with the numbers that a tiny size takes where none was asked for."""
+        if self.size == "full":
+            return self
+        small = {"demonstrations": 2, "rounds": 1, "episodes": 4}
+        usual = {f.name: f.default for f in fields(self)}
+        return replace(self, **{name: n for name, n in small.items() if getattr(self, name) == usual[name]})  # type: ignore[arg-type]
 
     def evaluations(self) -> list[Evaluation]:
         """The expert, the uncorrected policy and each round, on the same seeds."""
@@ -109,10 +105,10 @@ class Quickstart:
 
         correct = self.out / "correct"
         who: dict[str, str | Path] = {"expert": "expert", "bc": self.out / "bc"}
-        who |= {f"correct, round {n}": correct / f"round-{n}" for n in range(1, self._rounds + 1)}
+        who |= {f"correct, round {n}": correct / f"round-{n}" for n in range(1, self.rounds + 1)}
         evaluations = []
         for method, actor in who.items():
-            evaluations += measured(actor, ENVIRONMENT, CONDITIONS, self._episodes, self.seed, method=method)
+            evaluations += measured(actor, ENVIRONMENT, CONDITIONS, self.episodes, self.seed, method=method)
         return evaluations
 
     def _publish(self, evaluations: list[Evaluation], began: float) -> Path:
@@ -142,7 +138,7 @@ class Quickstart:
     def costs(self) -> dict[str, dict[str, Any]]:
         """What each evaluated method took, its predecessors' share included."""
         costs = {"expert": dict.fromkeys(("train_s", "expert_queries", "env_steps")), "bc": self._cost("bc")}
-        return costs | {f"correct, round {n}": self._cost(f"correct/round-{n}") for n in range(1, self._rounds + 1)}
+        return costs | {f"correct, round {n}": self._cost(f"correct/round-{n}") for n in range(1, self.rounds + 1)}
 
     def _cost(self, folder: str) -> dict[str, Any]:
         from diffpolicy.policy.checkpoint import load_checkpoint
@@ -166,6 +162,8 @@ class Quickstart:
         from diffpolicy.recipes.evaluate import print_table
 
         print_table(evaluations)
+        if self.size == "tiny":
+            print("\nA tiny run: its numbers show that everything works, and nothing else.")
         print(f"\nDone in {seconds:.0f} s. Open {report}")
         print(f"Checkpoint: {self.out / 'checkpoint'}   per-episode results: {self.out / 'results.json'}")
         print("\nTry next:")

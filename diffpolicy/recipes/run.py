@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -34,6 +35,7 @@ __all__ = [
     "settings",
     "use_threads",
     "versions",
+    "warn_of_endless",
 ]
 
 _NOT_SETTINGS = {"out", "overwrite", "threads"}  # where and how fast, not what
@@ -131,9 +133,10 @@ def _empty(out: Path, inputs: Mapping[str, Path | str], record: Path, leaving: P
 def checked_training(recipe: Any) -> None:
     """Raises InputError where the numbers of a training recipe cannot train."""
     names = ("steps", "batch_size", "checkpoint_every")
-    if min(getattr(recipe, name) for name in names) < 1 or not 0 <= recipe.seed < 2**32:
+    good = min(getattr(recipe, name) for name in names) >= 1 and recipe.batch_size <= 2**20
+    if not good or not 0 <= recipe.seed < 2**32:
         raise InputError(
-            "expected steps, batch_size and checkpoint_every >= 1 and a seed of 0 or more, got "
+            f"expected steps, batch_size and checkpoint_every >= 1, batch_size <= {2**20} and a seed of 0 or more, got "
             + ", ".join(f"{name} {getattr(recipe, name)}" for name in (*names, "seed"))
         )
 
@@ -195,6 +198,10 @@ def conditions_in(environment: str, wanted: Sequence[str]) -> tuple[str, ...]:
     if tuple(wanted) == ("all",):
         return known
     wanted = tuple(dict.fromkeys(wanted))
+    if not wanted or "all" in wanted:
+        raise InputError(
+            f'expected conditions of {", ".join(known)}, or "all" alone; got {", ".join(wanted) or "none"}'
+        )
     unknown = [name for name in wanted if name not in CONDITIONS]
     chosen = tuple(name for name in wanted if name in known)
     if unknown or not chosen:
@@ -204,8 +211,24 @@ def conditions_in(environment: str, wanted: Sequence[str]) -> tuple[str, ...]:
         )
     left_out = [name for name in wanted if name not in known]
     if left_out:
-        print(f"{environment} knows no {', '.join(left_out)}: left out")
+        _say_once(f"{environment} knows no {', '.join(left_out)}: left out")
     return chosen
+
+
+def warn_of_endless(environment: str) -> None:
+    """Say so where nothing bounds an episode."""
+    from diffpolicy.rollout.environment import longest
+
+    if longest(environment, otherwise=0) == 0:
+        print(
+            f"note: {environment} has no max_episode_steps, so an episode that does not end by itself is played for "
+            "ever; register it with a limit, or interrupt"
+        )
+
+
+@cache
+def _say_once(text: str) -> None:
+    print(text)
 
 
 def use_threads(threads: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -95,7 +96,10 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
 
 def _resume(update: Regression, folder: Path) -> float:
     """Take training up from a checkpoint; returns the seconds that it has taken."""
-    state = load_train_state(folder)
+    try:
+        state = load_train_state(folder)
+    except InputError as error:
+        raise InputError(f"{error}; or train from the start with --overwrite, or into another --out") from error
     try:
         update.load_state_dict(state["update"])
         seconds = float(state["seconds"])
@@ -110,7 +114,10 @@ def _resume(update: Regression, folder: Path) -> float:
 
 
 class _Interrupt:
-    """Holds Ctrl-C and SIGTERM back until the update under way is complete, so that what is saved is whole."""
+    """Holds Ctrl-C and SIGTERM back until the update under way is complete, so that what is saved is whole.
+
+    The second of them is not held back.
+    """
 
     def __enter__(self) -> Self:
         self._asked = False
@@ -123,6 +130,8 @@ class _Interrupt:
         return self
 
     def _note(self, *_: object) -> None:
+        if self._asked:
+            os._exit(130)  # what was saved before is whole; an update that does not end would not let go
         self._asked = True
 
     def __call__(self, *_: object) -> None:

@@ -227,16 +227,17 @@ def checked_action(env: Vector, action: Any, count: int, actor: object) -> npt.N
     Raises:
         InputError: another shape, or a number that is not finite; the message names the actor.
     """
+    who = actor if isinstance(actor, str) else type(actor).__name__
     shape = (count, *(env.single_action_space.shape or ()))
     try:
         answer = np.asarray(action, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise InputError(f"expected actions of shape {shape} from {type(actor).__name__}, got {action!r}") from error
+        raise InputError(f"expected actions of shape {shape} from {who}, got {action!r}") from error
     if answer.shape != shape:
         raise InputError(
-            f"expected actions of shape {shape} from {type(actor).__name__}, got {answer.shape}; predict is given "
+            f"expected actions of shape {shape} from {who}, got {answer.shape}; predict is given "
             "a batch of observations and returns an action for each"
         )
     if not np.isfinite(answer).all():
-        raise InputError(f"expected finite actions from {type(actor).__name__}, got NaN or infinity; it has diverged")
+        raise InputError(f"expected finite actions from {who}, got NaN or infinity; it has diverged")
     return answer

@@ -56,8 +56,8 @@ class _Filmed(VectorWrapper[Any, Any, Any, Any, Any]):
     def _shoot(self) -> None:
         try:
             pictures = self.env.render()
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise InputError(f"the environment cannot draw: {error}") from error
+        except (gymnasium.error.DependencyNotInstalled, NotImplementedError) as error:
+            raise InputError(f"the environment cannot draw: {error or 'it has no render'}") from error
         if not pictures or pictures[0] is None:
             raise InputError("the environment draws no pictures: it needs render_mode='rgb_array'")
         self.frames.append(np.asarray(pictures[0], np.uint8))

@@ -49,7 +49,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
             fault = misfit(self._space, observation)
         except MemoryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             fault = told(error)
         if fault:
             self._over = self.broken = True
@@ -69,7 +69,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
                 fault = f"the reward is {reward}"
         except MemoryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             fault = told(error)
         if fault:
             self._over = self.broken = True
@@ -77,9 +77,13 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._over, self.seen = terminated or truncated, observation
         return observation, reward, terminated, truncated, _settled(info)
 
-    def _remake(self) -> None:
-        with suppress(Exception):
+    def close(self) -> None:
+        """Free the environment; a fault in that costs nothing any more."""
+        with suppress(Exception, SystemExit):
             self.env.close()
+
+    def _remake(self) -> None:
+        self.close()
         self.env = self._make()
         self.broken = False
 
