@@ -15,7 +15,6 @@ from gymnasium import spaces
 import diffpolicy
 from diffpolicy import cli
 from diffpolicy.policy import Policy, PolicyConfig, SpaceSpec, save_checkpoint
-from diffpolicy.recipes import actors
 from diffpolicy.rollout.environment import make_vector
 
 TINY = PolicyConfig(network=replace(PolicyConfig().network, width=8, blocks=1, time_dim=4))
@@ -203,13 +202,13 @@ def test_spaces_that_differ_are_told_by_name_and_dimension() -> None:
         observation = box if boxed else spaces.Dict({name: box})
         return SpaceSpec.from_spaces(observation, spaces.Box(-1.0, 1.0, (action,), np.float32))
 
-    assert actors._differing(spec(0), spec(0)) == ""
-    assert actors._differing(spec(0), spec(-5)) == "observation 'hand' lay in [0, 2] in dimension 1, here in [-5, 2]"
-    assert actors._differing(spec(0), spec(0, 3)) == "observation 'hand' had 2 numbers, here 3"
-    assert actors._differing(spec(0), spec(0, action=4)) == "the action had 1 numbers, here 4"
+    assert spec(0).differences(spec(0)) == ""
+    assert spec(0).differences(spec(-5)) == "observation 'hand' lay in [0, 2] in dimension 1, here in [-5, 2]"
+    assert spec(0).differences(spec(0, 3)) == "observation 'hand' had 2 numbers, here 3"
+    assert spec(0).differences(spec(0, action=4)) == "the action had 1 numbers, here 4"
     named = spec(0, name="observation")
-    assert actors._differing(named, spec(0, boxed=True)) == "observations were a Dict, here an array"
-    assert actors._differing(spec(0), spec(0, name="arm")) == (
+    assert named.differences(spec(0, boxed=True)) == "observations were a Dict, here an array"
+    assert spec(0).differences(spec(0, name="arm")) == (
         "missing here: observation 'hand'; only here: observation 'arm'"
     )
 
@@ -235,7 +234,7 @@ def test_an_interruption_ends_with_status_130(
 
     monkeypatch.setattr(cli.Collect, "__call__", interrupted)
     assert cli.main(["collect"]) == 130
-    assert "goes on from there" in capsys.readouterr().err
+    assert "goes on from what was saved" in capsys.readouterr().err
 
 
 def test_no_home_folder_is_needed(tmp_path: Path) -> None:
@@ -260,3 +259,70 @@ def test_the_installed_command_gives_the_status_to_the_shell(tmp_path: Path) -> 
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("diffpolicy: expected a checkpoint folder")
+
+
+def test_evaluate_replaces_evaluations_and_nothing_else(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "evaluate",
+        "expert",
+        "--environment",
+        "diffpolicy/PickPlace-v0",
+        "--episodes",
+        "1",
+        "--conditions",
+        "clean",
+    ]
+    for _ in range(2):
+        assert cli.main([*words, "--out", "result.json"]) == 0
+    capsys.readouterr()
+    for content in ('{"format": 2}', "not JSON"):
+        (here / "config.json").write_text(content, encoding="utf-8")
+        assert "holds no evaluation" in complaint(capsys, *words, "--out", "config.json")
+        assert (here / "config.json").read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize("conditions", [[], ["all", "clean"]], ids=str)
+def test_conditions_are_some_or_all(capsys: pytest.CaptureFixture[str], conditions: list[str]) -> None:
+    words = ["evaluate", "expert", "--environment", "diffpolicy/PickPlace-v0", "--conditions", *conditions]
+    assert "all" in complaint(capsys, *words)
+
+
+ACTORS = """
+import numpy as np
+def broken(env): raise RuntimeError("no such robot")
+class Faulty:
+    def __init__(self, answer): self.answer = answer
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return self.answer(len(observation)), state
+def raises(env): return Faulty(lambda n: 1 / 0)
+def wide(env): return Faulty(lambda n: np.zeros((n, 7)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("broken", "RuntimeError: no such robot"), ("raises", "ZeroDivisionError"), ("wide", "(1, 7)")],
+)
+def test_faults_of_an_own_actor_are_told_under_its_name(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    (here / "own_actors.py").write_text(ACTORS, encoding="utf-8")
+    words = ["collect", "--environment", "Pendulum-v1", "--expert", f"own_actors:{name}", "--episodes", "1"]
+    message = complaint(capsys, *words, "--keep-failures", "--out", "demos")
+    assert f"own_actors:{name}" in message
+    assert said in message
+
+
+def test_the_environment_that_bc_notes_must_be_that_of_the_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["collect", "--episodes", "1", "--out", "demos"]) == 0
+    capsys.readouterr()
+    bc = ["bc", "--data", "demos", "--steps", "1", "--out", "run", "--environment"]
+    assert "not of Pendulum-v1" in complaint(capsys, *bc, "Pendulum-v1")
+    assert "did you mean" in complaint(capsys, *bc, "diffpolicy/PikPlace-v0")
+    assert not (here / "run" / "checkpoint").exists()
+
+
+def test_a_batch_that_no_memory_holds_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["collect", "--episodes", "1", "--out", "demos"]) == 0
+    capsys.readouterr()
+    assert "batch_size <=" in complaint(capsys, "bc", "--data", "demos", "--batch-size", "1000000000", "--out", "run")

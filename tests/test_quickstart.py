@@ -148,3 +148,9 @@ def test_interrupted_while_it_evaluates_it_leaves_whole_files_and_goes_on(
     monkeypatch.setattr("diffpolicy.recipes.evaluate.measured", interrupted)
     assert main(["quickstart", "--size", "tiny", "--out", str(copy)]) == 130
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_tiny_fills_in_only_what_was_not_asked_for() -> None:
+    tiny = Quickstart(size="tiny", demonstrations=5).resolved()
+    assert (tiny.demonstrations, tiny.rounds, tiny.episodes) == (5, 1, 4)
+    assert Quickstart(rounds=2).resolved() == Quickstart(rounds=2)

@@ -49,7 +49,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
             fault = misfit(self._space, observation)
         except MemoryError:
             raise
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             fault = told(error)
         if fault:
             self._over = self.broken = True
@@ -69,7 +69,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
                 fault = f"the reward is {reward}"
         except MemoryError:
             raise
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             fault = told(error)
         if fault:
             self._over = self.broken = True
