@@ -96,7 +96,7 @@ class Board:
     def _table(self) -> Table:
         conditions = list(dict.fromkeys(cell.condition for cell in self.cells))
         table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("method")
+        table.add_column("method", no_wrap=True, min_width=max(len(str(cell.method)) for cell in self.cells))
         for condition in conditions:
             table.add_column(condition, no_wrap=True)
         lines: dict[tuple[object, ...], dict[str, list[Cell]]] = defaultdict(lambda: defaultdict(list))
