@@ -60,7 +60,8 @@ def keep(cell: Cell, store: Path, folder: Path = FOLDER) -> Finished:
     path = folder / f"{cell.path}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     episodes = [_episode(row) for row in measured["episodes"]]
-    table = pa.table({name: pa.array([e[name] for e in episodes], kind) for name, kind in COLUMNS.items()})
+    kinds = {**COLUMNS, **{name: pa.float64() for name in episodes[0] if name.startswith("record/")}}
+    table = pa.table({name: pa.array([e[name] for e in episodes], kind) for name, kind in kinds.items()})
     partial = path.with_suffix(".parquet.partial")
     pq.write_table(table, partial, compression="zstd")
     partial.replace(path.with_suffix(".parquet"))
@@ -131,7 +132,8 @@ def seconds(folder: Path = FOLDER) -> Iterator[tuple[str, float]]:
 
 
 def _episode(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row.get("total_reward" if name == "return" else name) for name in COLUMNS}
+    records = {f"record/{name}": value for name, value in row.get("records", {}).items()}
+    return {name: row.get("total_reward" if name == "return" else name) for name in COLUMNS} | records
 
 
 def _row(cell: Cell, measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,9 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
-from diffpolicy_envs import CONDITIONS, TASKS, Task, TaskEnv, TaskVectorEnv
+from diffpolicy_envs import TASKS, Task, TaskEnv, TaskVectorEnv
+from registry import every_case, every_name, every_task
 
-every_task = pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.__name__)
-every_name = pytest.mark.parametrize("name", TASKS)
-every_condition = pytest.mark.parametrize("condition", CONDITIONS)
 
 
 def shortened(task: type[Task], steps: int) -> type[Task]:
@@ -38,9 +36,9 @@ def alike(one: Any, other: Any) -> bool:
 # -- gymnasium --------------------------------------------------------------------------------------------------
 
 
-@every_name
-@every_condition
-def test_gymnasium_finds_nothing_wrong(name: str, condition: str) -> None:
+@every_case
+def test_gymnasium_finds_nothing_wrong(task: type[Task], condition: str) -> None:
+    name = next(name for name, registered in TASKS.items() if registered is task)
     env = gymnasium.make(name, condition=condition, render_mode="rgb_array", width=32, height=24)
     check_env(env.unwrapped)
     env.close()
@@ -55,7 +53,7 @@ def test_stable_baselines_finds_nothing_wrong(name: str) -> None:
 
 @every_name
 def test_environments_are_made_by_name(name: str) -> None:
-    single = gymnasium.make(f"diffpolicy_envs:{name}", condition="shove")
+    single = gymnasium.make(f"diffpolicy_envs:{name}", condition="hard")
     many = gymnasium.make_vec(name, num_envs=2, vectorization_mode="vector_entry_point")
     assert isinstance(single.unwrapped, TaskEnv)
     assert isinstance(many.unwrapped, TaskVectorEnv)
@@ -70,13 +68,12 @@ def test_environments_are_made_by_name(name: str) -> None:
         gymnasium.make(name, condition="storm")
 
 
-@every_task
-@every_condition
+@every_case
 def test_observations_stay_in_bounds_under_random_actions(task: type[Task], condition: str) -> None:
     env = TaskVectorEnv(task, 2, condition, threads=1)
     env.action_space.seed(0)
     observation, _ = env.reset(seed=0)
-    for _ in range(300):
+    for _ in range(150):
         assert env.observation_space.contains(observation)
         assert all(v.dtype == np.float32 and np.isfinite(v).all() for v in observation.values())
         observation, reward, *_ = env.step(env.action_space.sample())
@@ -109,7 +106,7 @@ def test_success_ends_the_episode_and_is_told_by_both_names(task: type[Task]) ->
         _, _, terminated, truncated, info = env.step(env.expert())
         for name in ("success", "is_success"):
             assert info[name].dtype == bool
-            assert np.array_equal(info[name], terminated)
+            assert not (info[name] & ~terminated).any()
         assert not (terminated & truncated).any()
         assert not (terminated & ended).any()
         ended |= terminated | truncated
@@ -127,15 +124,15 @@ def test_success_ends_the_episode_and_is_told_by_both_names(task: type[Task]) ->
 def test_time_limit_truncates(task: type[Task]) -> None:
     env = TaskEnv(task)
     env.reset(seed=0)
-    flags = [env.step(np.zeros(task.action_size))[2:4] for _ in range(task.max_steps)]
+    still = env.simulations.task.idle_action(np.arange(1))[0]
+    flags = [env.step(still)[2:4] for _ in range(task.max_steps)]
     assert flags == [(False, False)] * (task.max_steps - 1) + [(False, True)]
 
 
 # -- single and vector ------------------------------------------------------------------------------------------
 
 
-@every_task
-@every_condition
+@every_case
 def test_single_and_vector_are_bit_identical(task: type[Task], condition: str) -> None:
     many = TaskVectorEnv(task, 3, condition, threads=2)
     singles = [TaskEnv(task, condition) for _ in range(3)]

@@ -113,7 +113,9 @@ def _about(what: str, rows: Rows, limits: Limits) -> Iterator[str]:
     least, most = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
     span, fine = most - least, np.spacing(np.maximum(abs(least), abs(most)).astype(np.float32))
     still, given = (span == 0) & (width > 0), width < UNBOUNDED
-    if still.any():
+    if still.all():
+        yield f"{what} never changes: right for the code of a task, wrong for a sensor"
+    elif still.any():
         yield f"{what}, {_dimensions(still)}: constant, so that nothing is learned about any other value"
     coarse = (span > 0) & (span < LEVELS * fine)
     if coarse.any():

@@ -6,7 +6,7 @@ Shapes: T environment steps, O observation, A action, S simulator state, L label
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class Episode:
     condition: str = "clean"  # name of the perturbation that it was recorded under
     states: npt.NDArray[np.float64] | None = None  # (T, S), the state in which each action was chosen
     labels: Labels | None = None
+    records: Mapping[str, float] = field(default_factory=dict)  # what else the environment says of it, at its end
 
     def __post_init__(self) -> None:
         _check_array("actions", self.actions, np.float32, ("T", "A"))
@@ -88,6 +89,7 @@ class Episode:
             raise InputError(f'condition: expected a name such as "clean", got {self.condition!r}.')
         object.__setattr__(self, "seed", int(self.seed))
         object.__setattr__(self, "obs", dict(self.obs))
+        object.__setattr__(self, "records", {str(name): float(value) for name, value in self.records.items()})
 
     def __len__(self) -> int:
         """Number of environment steps, T."""

@@ -31,6 +31,8 @@ def table_of(episodes: Sequence[Episode], boxed: bool) -> bytes:
             group = file.create_group(f"episode_{number}")
             group.attrs["id"], group.attrs["total_steps"] = number, len(episode)
             group.attrs["condition"] = episode.condition
+            for name, value in episode.records.items():
+                group.attrs[f"record/{name}"] = value
             if episode.seed >= 0:
                 group.attrs["seed"] = episode.seed
             _put(group, _rows(episode, boxed))
@@ -58,6 +60,7 @@ def episode_of(one: EpisodeData, about: Mapping[str, Any]) -> Episode:
         condition=str(about.get("condition", "clean")),
         states=extra["states"][:-1] if "states" in extra else None,
         labels=labels,
+        records={k.removeprefix("record/"): float(v) for k, v in about.items() if k.startswith("record/")},
     )
 
 

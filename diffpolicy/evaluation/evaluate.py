@@ -15,6 +15,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.evaluation.report import TableRow
 from diffpolicy.evaluation.seams import seam_jerk
 from diffpolicy.evaluation.statistics import Interval, wilson
+from diffpolicy.evaluation.ways import way_entropy
 from diffpolicy.rollout.environment import Vector, make_vector
 from diffpolicy.rollout.faults import Drop, Dropped, count_of
 from diffpolicy.rollout.loop import Finished, Record, play
@@ -38,6 +39,7 @@ class EpisodeRow:
     nfe: int  # denoiser calls per decision
     network_calls: int  # denoiser calls of the episode
     latency_us: float  # median wall-clock of the predict calls that decided in it, each for the whole batch [us]
+    records: Mapping[str, float] = field(default_factory=dict)  # what else the environment says of it, at its end
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,16 @@ class Evaluation:
         outcomes = [e.success for e in self.episodes if e.success is not None]
         return wilson(sum(outcomes), len(outcomes)) if outcomes else None
 
+    @property
+    def records(self) -> dict[str, float]:
+        """Means of the episodes' records; of ``way``, a category, the entropy over successful episodes [bit]."""
+        names = dict.fromkeys(name for episode in self.episodes for name in episode.records)
+        means = {n: float(np.mean([e.records[n] for e in self.episodes if n in e.records])) for n in names}
+        if "way" in means:
+            del means["way"]
+            means["way_entropy"] = way_entropy([e.records["way"] for e in self.episodes if e.success])
+        return {name: round(value, 4) for name, value in means.items()}
+
     def row(self, **cost: float | int | None) -> dict[str, Any]:
         """The row of a committed table; ``cost`` adds ``train_s``, ``expert_queries``, ``env_steps``, ..."""
         rate = self.success
@@ -85,6 +97,7 @@ class Evaluation:
             "latency_p50_us": self.latency_p50_us,
             "latency_p99_us": self.latency_p99_us,
             "num_envs": self.num_envs,
+            **self.records,
             **cost,
         }
 
@@ -196,6 +209,7 @@ def _rows(record: Record, about: tuple[str, str], nfe: int, n_action_steps: int,
             nfe,
             nfe * -(-len(episode) // n_action_steps),
             round(1e6 * float(latency), 1),
+            episode.records,
         )
 
     return tuple(map(row, record.episodes))

@@ -192,7 +192,7 @@ def conditions_in(environment: str, wanted: Sequence[str]) -> tuple[str, ...]:
         InputError: a name that no environment knows, or none that this one does.
     """
     from diffpolicy.rollout.environment import conditions_of
-    from diffpolicy_envs import CONDITIONS
+    from diffpolicy_envs import CONDITIONS, TASKS
 
     known = conditions_of(environment)
     if tuple(wanted) == ("all",):
@@ -202,7 +202,8 @@ def conditions_in(environment: str, wanted: Sequence[str]) -> tuple[str, ...]:
         raise InputError(
             f'expected conditions of {", ".join(known)}, or "all" alone; got {", ".join(wanted) or "none"}'
         )
-    unknown = [name for name in wanted if name not in CONDITIONS]
+    anywhere = {*known, *CONDITIONS, *(name for task in TASKS.values() for name in task.conditions())}
+    unknown = [name for name in wanted if name not in anywhere]
     chosen = tuple(name for name in wanted if name in known)
     if unknown or not chosen:
         near = nearest((unknown or wanted)[0], known) or ": choose among these"

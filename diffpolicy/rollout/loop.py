@@ -25,7 +25,7 @@ from diffpolicy.rollout.environment import (
 from diffpolicy.rollout.faults import FAULT, Drop, Dropped, broken_rows
 from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor
 from diffpolicy.rollout.success import reported
-from diffpolicy.rollout.tape import Observation, Tape
+from diffpolicy.rollout.tape import Observation, Tape, records_in
 
 __all__ = ["Finished", "Record", "play", "rollout"]
 
@@ -184,7 +184,7 @@ class _Run:
             state = None if before is None else before[row]
             self.tapes[row].add(action[row], float(reward[row]), bool(success[row]), obs, row, state)
             if ended[row]:
-                self._finish(row, bool(terminated[row]))
+                self._finish(row, bool(terminated[row]), records_in(info, row))
         return obs, ended
 
     def _faults(self, obs: Observation, reward: Any, info: Mapping[str, Any]) -> dict[int, str]:
@@ -235,9 +235,9 @@ class _Run:
             self._drop(row, 0, faults[row])
         return obs, np.array(sorted(faults), dtype=np.intp)
 
-    def _finish(self, row: int, terminated: bool) -> None:
+    def _finish(self, row: int, terminated: bool, records: Mapping[str, float]) -> None:
         number = self.playing[row]
-        episode = self.tapes[row].episode(terminated, self.seeds[number], self.condition)
+        episode = self.tapes[row].episode(terminated, self.seeds[number], self.condition, records)
         self.episodes[number] = episode
         if self.finished is not None:
             self.finished(episode)

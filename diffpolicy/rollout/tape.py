@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from diffpolicy.data.episode import Episode
 
-__all__ = ["Observation", "Tape"]
+__all__ = ["Observation", "Tape", "records_in"]
 
 Observation = dict[str, npt.NDArray[np.float32]]  # each (N, O)
 
@@ -40,8 +43,8 @@ class Tape:
         if state is not None:
             self.states.append(state)
 
-    def episode(self, terminated: bool, seed: int, condition: str) -> Episode:
-        """The episode, which ended here."""
+    def episode(self, terminated: bool, seed: int, condition: str, records: Mapping[str, float]) -> Episode:
+        """The episode, which ended here with these records."""
         return Episode(
             obs={name: np.stack(rows) for name, rows in self.obs.items()},
             actions=np.stack(self.actions),
@@ -52,4 +55,11 @@ class Tape:
             seed=seed,
             condition=condition,
             states=np.stack(self.states) if self.states else None,
+            records=records,
         )
+
+
+def records_in(info: Mapping[str, Any], row: int) -> dict[str, float]:
+    """What a vector environment's info calls ``record/...`` of simulation ``row``."""
+    numbers = {k: v for k, v in info.items() if k.startswith("record/") and isinstance(v, np.ndarray)}
+    return {k.removeprefix("record/"): float(v[row]) for k, v in numbers.items() if v.dtype.kind in "biuf"}

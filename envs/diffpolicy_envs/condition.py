@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-__all__ = ["CONDITIONS", "Condition", "Disturbance", "checked_seed", "condition_named", "draw_disturbance"]
+__all__ = ["CONDITIONS", "Condition", "Disturbance", "Start", "checked_seed", "condition_named", "draw_disturbance"]
+
+Start = Literal["narrow", "wide"]
+"""Which of a task's two start distributions an episode begins in."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,10 @@ class Condition:
     """Ranges from which an episode's disturbance is drawn at its reset; the defaults disturb nothing."""
 
     name: str = "clean"
+    start: Start = "narrow"
+    """Start distribution: the task's usual one, or one beyond it."""
     shove_speed: tuple[float, float] | None = None
-    """Speed given to the object, in a random horizontal direction, while the gripper is forced open [m/s]."""
+    """Speed given to the object, or to the hand where there is none, in a random horizontal direction [m/s]."""
     shove_window: tuple[int, int] = (6, 36)
     """Control step at which the shove comes: first, last + 1."""
     slip_height: tuple[float, float] | None = None
@@ -32,7 +38,9 @@ class Condition:
     """Factor on the object's sliding friction, log-uniform."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a range is reversed, negative or not finite."""
+        """Raises ValueError where a range is reversed, negative or not finite, or the start is unknown."""
+        if self.start not in get_args(Start):
+            raise ValueError(f"condition {self.name!r}: expected start 'narrow' or 'wide', got {self.start!r}")
         for name in ("shove_speed", "shove_window", "slip_height", "mass_scale", "friction_scale"):
             limits = getattr(self, name)
             least = 1e-6 if name.endswith("scale") else 0
@@ -55,23 +63,28 @@ CONDITIONS: dict[str, Condition] = {
         Condition("sensor_noise", sensor_noise=0.01),
         Condition("action_delay", action_delay=2),
         Condition("dynamics", mass_scale=(0.5, 2.0), friction_scale=(0.6, 1.4)),
+        Condition("wide", start="wide"),
     )
 }
 
 
-def condition_named(condition: str | Condition) -> Condition:
+def condition_named(condition: str | Condition, known: Mapping[str, Condition] = CONDITIONS) -> Condition:
     """A condition by its name, or the given one.
+
+    Args:
+        condition: name or condition.
+        known: those to choose from by name: a task's own (``Task.conditions``) or all that are not a task's own.
 
     Raises:
         ValueError: unknown name; the message lists the known ones.
     """
     if isinstance(condition, Condition):
         return condition
-    if condition not in CONDITIONS:
-        near = difflib.get_close_matches(condition, CONDITIONS, n=1)
+    if condition not in known:
+        near = difflib.get_close_matches(condition, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown condition {condition!r}: expected one of {', '.join(CONDITIONS)}{hint}")
-    return CONDITIONS[condition]
+        raise ValueError(f"unknown condition {condition!r}: expected one of {', '.join(known)}{hint}")
+    return known[condition]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,16 @@ def assets_folder() -> Path:
     raise FileNotFoundError(f"no assets folder beside {here} or in its checkout; reinstall diffpolicy")
 
 
-def model_path(name: str) -> Path:
-    """Real path of ``assets/models/<name>.xml`` (MuJoCo reads its includes from the same folder)."""
+def model_path(name: str | Path) -> Path:
+    """Real path of ``assets/models/<name>.xml`` (MuJoCo reads its includes from the same folder), or a path as given.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if isinstance(name, Path):
+        if not name.is_file():
+            raise FileNotFoundError(f"no MJCF file {name}")
+        return name
     path = assets_folder() / "models" / f"{name}.xml"
     if not path.is_file():
         known = sorted(p.stem for p in path.parent.glob("*.xml"))

@@ -16,32 +16,35 @@ from diffpolicy_envs.task import Array, Ids, Task
 
 __all__ = ["Simulations", "Transition", "action_space", "observation_space"]
 
-FORCED_OPEN = 5  # control steps for which a shove or a slip holds the gripper open
+SEIZED = 5  # control steps for which a shove or a slip holds the controls
 _NEVER = -1.0  # no shove is due
 _UNREACHED = 1e6  # a height at which nothing slips [m]
 # columns of an episode's own variables, kept beside MuJoCo's state
-_STEP, _SEED, _COUNT, _SHOVE_STEP, _SHOVE_ANGLE, _SHOVE_SPEED, _SLIP_HEIGHT, _OPEN_LEFT, _QUIET = range(9)
+_STEP, _SEED, _COUNT, _SHOVE_STEP, _SHOVE_ANGLE, _SHOVE_SPEED, _SLIP_HEIGHT, _SEIZED_LEFT, _QUIET = range(9)
 _EPISODE_COLUMNS = 9
 
 
 class Transition:
     """What one control step of n simulations gave."""
 
-    __slots__ = ("observation", "reward", "success", "terminated", "terms", "truncated")
+    __slots__ = ("observation", "records", "reward", "success", "terminated", "terms", "truncated")
 
     def __init__(
         self,
         observation: dict[str, npt.NDArray[np.float32]],
         terms: dict[str, Array],
         success: npt.NDArray[np.bool_],
+        failure: npt.NDArray[np.bool_],
         truncated: npt.NDArray[np.bool_],
+        records: dict[str, Array],
     ) -> None:
         self.observation = observation
         self.terms = terms
         self.reward: Array = np.sum(list(terms.values()), axis=0)
         self.success = success
-        self.terminated = success
-        self.truncated = truncated & ~success
+        self.terminated = success | failure
+        self.truncated = truncated & ~self.terminated
+        self.records = records
 
 
 def observation_space(task: type[Task]) -> spaces.Dict:
@@ -73,8 +76,12 @@ class Simulations:
     def __init__(self, task: type[Task], num: int, condition: str | Condition = "clean", threads: int = 0) -> None:
         if num < 1:
             raise ValueError(f"the number of simulations must be at least 1, got {num}")
-        self.condition = condition_named(condition)
+        self.condition = condition_named(condition, task.conditions())
         self.model = mujoco.MjModel.from_xml_path(str(model_path(task.model)))
+        if not self.model.nkey:
+            raise ValueError(
+                f"task {task.__name__} needs a keyframe in its MJCF file {task.model}: the first is the home state"
+            )
         self.batch = mujoco.batch.Batch(self.model, num, threads)
         self._varied = [self.batch.expand(name) for name in task.fields]
         self.task = task(self.batch)
@@ -84,6 +91,7 @@ class Simulations:
         self._high = {k: np.asarray(v[1], np.float64) for k, v in task.observation.items()}
         self._episode = np.zeros((num, _EPISODE_COLUMNS))
         self._delay = np.zeros((num, self.condition.action_delay, task.action_size))
+        self._records = np.zeros((num, len(task.records)))
         self._noise: dict[tuple[int, int], Array] = {}
         self.batch.reset(keyframe=0, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
         self._home = self.batch.state[0].copy()  # the row of the home keyframe
@@ -104,16 +112,18 @@ class Simulations:
                 self._episode[i, _SEED], self._episode[i, _COUNT] = seed, 0
         self.batch.state[ids], self.batch.warning[ids] = self._home, 0  # as Batch.reset does, in a tenth of the time
         rngs = [np.random.default_rng([int(s), int(c)]) for s, c in self._episode[ids][:, [_SEED, _COUNT]]]
-        self.task.place(ids, rngs)
+        self.task.place(ids, rngs, self.condition.start)
         self._disturb(ids, rngs)
         self.batch.forward(ids, stage=int(mujoco.mjtStage.mjSTAGE_VEL))
         if self.condition.action_delay:
             self._delay[ids] = self.task.idle_action(ids)[:, None]
+        if self.task.records:
+            self._records[ids] = self.task.record(ids, np.zeros((len(ids), len(self.task.records))))
 
     def _disturb(self, ids: Ids, rngs: list[np.random.Generator]) -> None:
         drawn = [draw_disturbance(self.condition, rng) for rng in rngs]
         rows = self._episode[ids]
-        rows[:, [_STEP, _OPEN_LEFT, _QUIET]] = 0
+        rows[:, [_STEP, _SEIZED_LEFT, _QUIET]] = 0
         rows[:, [_SHOVE_STEP, _SHOVE_ANGLE, _SHOVE_SPEED, _SLIP_HEIGHT]] = [
             (d.shove_step, d.shove_angle, d.shove_speed, min(d.slip_height, _UNREACHED)) for d in drawn
         ]
@@ -138,29 +148,34 @@ class Simulations:
         self.task.control(ids, self._befall(ids, command))
         self.batch.step(ids, nstep=self.task.substeps, stage=int(mujoco.mjtStage.mjSTAGE_VEL))
         self._episode[ids, _STEP] += 1
+        if self.task.records:
+            self._records[ids] = self.task.record(ids, self._records[ids])
         return Transition(
             self.observe(ids if seen is None else seen),
             self.task.reward_terms(ids),
             self.task.success(ids),
+            self.task.failure(ids),
             self._episode[ids, _STEP] >= self.task.max_steps,
+            {name: self._records[ids, i] for i, name in enumerate(self.task.records)},
         )
 
     def _befall(self, ids: Ids, command: Array) -> Array:
-        """Shove and slip where they are due; the command with the gripper forced open meanwhile."""
+        """Shove and slip where they are due; what is commanded instead in the steps after them."""
         episode = self._episode
         if self.condition.shove_speed is not None:
             due = ids[episode[ids, _STEP] == episode[ids, _SHOVE_STEP]]
             if len(due):
                 self.task.shove(due, episode[due, _SHOVE_ANGLE], episode[due, _SHOVE_SPEED])
-                episode[due, _OPEN_LEFT] = FORCED_OPEN
+                episode[due, _SEIZED_LEFT] = SEIZED
         if self.condition.slip_height is not None:
             due = ids[self.task.lifted(ids) > episode[ids, _SLIP_HEIGHT]]
-            episode[due, _OPEN_LEFT] = FORCED_OPEN
+            episode[due, _SEIZED_LEFT] = SEIZED
             episode[due, _SLIP_HEIGHT] = _UNREACHED
-        forced = episode[ids, _OPEN_LEFT] > 0
+        forced = episode[ids, _SEIZED_LEFT] > 0
         if forced.any():
-            command = np.where(forced[:, None], self.task.release(ids, command), command)
-            episode[ids, _OPEN_LEFT] -= forced
+            angle, speed = episode[ids, _SHOVE_ANGLE], episode[ids, _SHOVE_SPEED]
+            command = np.where(forced[:, None], self.task.seized(ids, command, angle, speed), command)
+            episode[ids, _SEIZED_LEFT] -= forced
         return command
 
     # -- what is seen -----------------------------------------------------------------------------------------
@@ -178,6 +193,8 @@ class Simulations:
         steps = np.minimum(self._episode[ids, _STEP], self.task.max_steps).astype(int)  # one may step on past the end
         rows = np.stack([self._noise_table(i, sum(sizes))[step] for i, step in zip(ids, steps, strict=True)])
         for name, part in zip(clean, np.split(rows, np.cumsum(sizes)[:-1], axis=1), strict=True):
+            if name in self.task.noiseless:
+                continue
             scale = self.condition.sensor_noise * (self._high[name] - self._low[name])
             clean[name] = clean[name] + noisy[:, None] * scale * part
 
@@ -201,13 +218,13 @@ class Simulations:
     def state_size(self) -> int:
         """Length S of a state row."""
         fields = sum(f[0].size for f in self._varied)
-        return int(self.batch.nstate + fields + _EPISODE_COLUMNS + self._delay[0].size)
+        return int(self.batch.nstate + fields + _EPISODE_COLUMNS + self._delay[0].size + self._records[0].size)
 
     def get_state(self, ids: Ids) -> Array:
         """State rows (n, S) of ``ids``."""
         n = len(ids)
         fields = [f[ids].reshape(n, -1) for f in self._varied]
-        rest = [self._episode[ids], self._delay[ids].reshape(n, -1)]
+        rest = [self._episode[ids], self._delay[ids].reshape(n, -1), self._records[ids]]
         return np.concatenate([self.batch.state[ids], *fields, *rest], axis=1)
 
     def set_state(self, ids: Ids, states: npt.ArrayLike) -> dict[str, npt.NDArray[np.float32]]:
@@ -222,13 +239,14 @@ class Simulations:
                 f"expected finite states of shape {(len(ids), self.state_size)}, got shape {rows.shape} or a NaN; "
                 "states fit only the task and the action delay that they were saved under"
             )
-        sizes = [self.batch.nstate, *(f[0].size for f in self._varied), _EPISODE_COLUMNS]
-        physics, *fields, episode, delay = np.split(rows, np.cumsum(sizes), axis=1)
+        sizes = [self.batch.nstate, *(f[0].size for f in self._varied), _EPISODE_COLUMNS, self._delay[0].size]
+        physics, *fields, episode, delay, records = np.split(rows, np.cumsum(sizes), axis=1)
         self.batch.state[ids] = physics
         for target, values in zip(self._varied, fields, strict=True):
             target[ids] = values.reshape(len(ids), *target.shape[1:])
         self._episode[ids] = episode
         self._delay[ids] = delay.reshape(len(ids), *self._delay.shape[1:])
+        self._records[ids] = records
         if self._varied:
             self.batch.set_const(ids)
         self.batch.forward(ids, stage=int(mujoco.mjtStage.mjSTAGE_VEL))
@@ -243,6 +261,6 @@ class Simulations:
         start = int(self.batch.nstate + sum(f[0].size for f in self._varied))
         rows[:, start + _SHOVE_STEP] = _NEVER
         rows[:, start + _SLIP_HEIGHT] = _UNREACHED
-        rows[:, start + _OPEN_LEFT] = 0
+        rows[:, start + _SEIZED_LEFT] = 0
         rows[:, start + _QUIET] = 1
         return rows

@@ -60,9 +60,10 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         return _first(observation), {}
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One control step; info has ``success``, ``is_success`` and the reward's terms."""
+        """One control step; info has ``success``, ``is_success`` the reward's terms and the episode's records."""
         result = self.simulations.step(self._ids, np.asarray(action)[None])
         info: dict[str, Any] = {f"reward/{name}": float(term[0]) for name, term in result.terms.items()}
+        info.update({f"record/{name}": float(value[0]) for name, value in result.records.items()})
         info["success"] = info["is_success"] = bool(result.success[0])
         return (
             _first(result.observation),

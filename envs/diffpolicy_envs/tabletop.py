@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import mujoco
 import mujoco.batch
@@ -13,7 +14,12 @@ import numpy.typing as npt
 
 from diffpolicy_envs.task import Array, Bounds, Ids, Task
 
-__all__ = ["TabletopTask", "bounded_step", "canonical_cube_rotation", "quaternion_matrix"]
+__all__ = ["HIGH", "LOW", "Symmetry", "TabletopTask", "canonical_rotation", "quaternion_matrix", "task_code"]
+
+Symmetry = Literal["cube", "prism", "nothing"]
+"""Turns after which an object looks the same: all 24 of a cube's, the 4 of a standing square prism, or none."""
+
+_OBJECT_SENSORS = ("object_position", "object_quaternion", "object_velocity")
 
 LOW = np.array([0.30, -0.30, 0.0])  # workspace of the tool [m]
 HIGH = np.array([0.66, 0.30, 0.30])
@@ -24,15 +30,19 @@ REACHABLE_HIGH = np.array([0.63, 0.27])
 
 
 class TabletopTask(Task):
-    """One arm, one free object, one goal.
+    """One arm, one object to move, one goal: the same action and observation in every task.
 
     Action (5,): x, y, z, yaw, grip of the hand's target, each in [-1, 1]: absolute within the workspace
     0.30..0.66 x -0.30..0.30 x 0..0.30 [m], yaw in -pi/2..pi/2 [rad], opening in 0..0.08 [m].
 
     Observation: ``robot`` (9,) position of the tool [m], cosine and sine of its yaw, velocity [m/s], opening
-    [m]; ``object`` (12,) position [m], first two columns of its rotation matrix turned into the object's
-    canonical orientation (the symmetric equal that is nearest to the identity), velocity [m/s]; ``goal``
-    (3,) position [m]; ``relative`` (6,) from the tool to the object and from the object to the goal [m].
+    [m]; ``object`` (12,) of what is to be moved (cube, peg, handle, button): position [m], first two columns of
+    its rotation matrix turned into its canonical orientation (of those that look the same the one that is
+    nearest to the identity), velocity [m/s]; ``goal`` (5,) position [m], cosine and sine of its yaw;
+    ``relative`` (6,) from the tool to the object and from the object to the goal [m]; ``task`` (16,) a code
+    drawn from the task's name, so that a policy of many tasks knows which one it is in.
+
+    The model names the body ``object``, the mocap body ``goal`` and the sensors of ``needs``.
     """
 
     substeps = 10
@@ -48,10 +58,19 @@ class TabletopTask(Task):
             [0.2, -0.4, -0.05, -1, -1, -1, -1, -1, -1, -1.5, -1.5, -1.5],
             [0.8, 0.4, 0.4, 1, 1, 1, 1, 1, 1, 1.5, 1.5, 1.5],
         ),
-        "goal": ([0.2, -0.4, -0.05], [0.8, 0.4, 0.4]),
+        "goal": ([0.2, -0.4, -0.05, -1.0, -1.0], [0.8, 0.4, 0.4, 1.0, 1.0]),
         "relative": ([-0.3] * 6, [0.3] * 6),
+        "task": ([-1.0] * 16, [1.0] * 16),
     }
     fields = ("body_mass", "body_inertia", "geom_friction")
+    noiseless = ("task",)
+    unfit = ()
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "body": ("object", "goal"),
+        "geom": ("object",),
+        "sensor": ("tool_position", "tool_x", "tool_velocity", "opening", *_OBJECT_SENSORS),
+    }
+    looks_same: ClassVar[Symmetry] = "cube"  # turns after which the object looks the same
 
     def __init__(self, batch: mujoco.batch.Batch) -> None:
         super().__init__(batch)
@@ -59,18 +78,25 @@ class TabletopTask(Task):
         self._ctrl = batch.bind("ctrl")
         self._qpos = batch.bind("qpos")
         self._qvel = batch.bind("qvel")
-        self._goal = batch.bind("mocap_pos")[:, 0]  # (N, 3)
+        self._mocap = batch.bind("mocap_pos")  # (N, bodies, 3)
+        self._mocap_turn = batch.bind("mocap_quat")  # (N, bodies, 4)
+        self._goal_index = int(model.body("goal").mocapid[0])
+        if self._goal_index < 0:
+            raise ValueError(f"task {type(self).__name__}: the body 'goal' in {self.model} must have mocap=\"true\"")
         self._sensors = batch.bind("sensordata")  # (N, sum of their lengths)
         self._columns = {
             model.sensor(i).name: slice(adr, adr + dim)
             for i, (adr, dim) in enumerate(zip(model.sensor_adr, model.sensor_dim, strict=True))
         }
         self._sensor = {name: self._sensors[:, columns] for name, columns in self._columns.items()}
-        self._object_qpos = int(model.jnt_qposadr[model.joint("object").id])
-        self._object_dof = int(model.jnt_dofadr[model.joint("object").id])
         self._object_body = int(model.body("object").id)
         self._object_geom = int(model.geom("object").id)
+        jointed = bool(model.body("object").jntnum[0])
+        joint = int(model.body("object").jntadr[0])
+        self._object_qpos = int(model.jnt_qposadr[joint]) if jointed else -1
+        self._object_dof = int(model.jnt_dofadr[joint]) if jointed else -1
         self._rest = float(model.geom("object").size[2])  # half height [m]
+        self._code = np.tile(task_code(type(self).__name__), (self._ctrl.shape[0], 1))
 
     # -- what the array functions read ----------------------------------------------------------------------
 
@@ -93,7 +119,7 @@ class TabletopTask(Task):
 
     def object_rotation(self, ids: Ids) -> Array:
         """Canonical rotation of the object (n, 3, 3)."""
-        return canonical_cube_rotation(quaternion_matrix(self._sensor["object_quaternion"][ids]))
+        return self._canonical(quaternion_matrix(self._sensor["object_quaternion"][ids]))
 
     def object_velocity(self, ids: Ids) -> Array:
         """Linear velocity of the object (n, 3) [m/s]."""
@@ -101,7 +127,33 @@ class TabletopTask(Task):
 
     def goal(self, ids: Ids) -> Array:
         """Goal (n, 3) [m]."""
-        return np.asarray(self._goal[ids])
+        return np.asarray(self._mocap[ids, self._goal_index])
+
+    def goal_yaw(self, ids: Ids) -> Array:
+        """Yaw of the goal (n,) [rad]."""
+        turn = self._mocap_turn[ids, self._goal_index]
+        return np.asarray(2.0 * np.arctan2(turn[:, 3], turn[:, 0]))
+
+    def _canonical(self, rotation: Array) -> Array:
+        return rotation if self.looks_same == "nothing" else canonical_rotation(rotation, self.looks_same)
+
+    # -- what place writes ----------------------------------------------------------------------------------
+
+    def set_mocap(self, i: int, name: str, position: npt.ArrayLike, yaw: float = 0.0) -> None:
+        """Put the mocap body ``name`` of simulation ``i`` somewhere [m], [rad]."""
+        index = int(self.batch.model.body(name).mocapid[0])
+        self._mocap[i, index] = position
+        self._mocap_turn[i, index] = [np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+
+    def set_object(self, i: int, position: npt.ArrayLike, yaw: float = 0.0) -> None:
+        """Put the free object of simulation ``i`` somewhere [m], [rad]."""
+        start = self._object_qpos
+        self._qpos[i, start : start + 3] = position
+        self._qpos[i, start + 3 : start + 7] = [np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+
+    def jitter_arm(self, i: int, rng: np.random.Generator, reach: float = 0.04) -> None:
+        """Move each joint of simulation ``i`` by up to ``reach`` [rad]."""
+        self._qpos[i, :7] += rng.uniform(-reach, reach, size=7)
 
     # -- Task -----------------------------------------------------------------------------------------------
 
@@ -123,11 +175,19 @@ class TabletopTask(Task):
     def idle_action(self, ids: Ids) -> Array:
         return self.command(self.tool(ids), self.tool_yaw(ids), np.ones(len(ids)))
 
-    def release(self, ids: Ids, action: Array) -> Array:
-        del ids
+    def seized(self, ids: Ids, action: Array, angle: Array, speed: Array) -> Array:
+        """The gripper is forced open."""
+        del ids, angle, speed
         released = action.copy()
         released[:, 4] = 1.0
         return released
+
+    def thrown(self, action: Array, angle: Array, speed: Array) -> Array:
+        """The action (n, 5) with its place moved along ``angle``, by a tenth of what ``speed`` covers in a second."""
+        moved = action.copy()
+        way = 0.1 * speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)  # (n, 2) [m]
+        moved[:, :2] = np.clip(action[:, :2] + 2.0 * way / (HIGH - LOW)[:2], -1.0, 1.0)
+        return moved
 
     def shove(self, ids: Ids, angle: Array, speed: Array) -> None:
         # turned towards the middle where the object would otherwise slide out of the arm's reach
@@ -156,24 +216,24 @@ class TabletopTask(Task):
     def observe(self, ids: Ids) -> dict[str, Array]:
         rows = self._sensors[ids]  # all at once: looking up each sensor by itself costs as much as the rest
         seen = {name: rows[:, columns] for name, columns in self._columns.items()}
-        tool, cube, goal = seen["tool_position"], seen["object_position"], self.goal(ids)
-        yaw = np.arctan2(seen["tool_x"][:, 1], seen["tool_x"][:, 0])[:, None]
-        rotation = canonical_cube_rotation(quaternion_matrix(seen["object_quaternion"]))
+        tool, thing, goal = seen["tool_position"], seen["object_position"], self.goal(ids)
+        yaw, turn = np.arctan2(seen["tool_x"][:, 1], seen["tool_x"][:, 0])[:, None], self.goal_yaw(ids)[:, None]
+        rotation = self._canonical(quaternion_matrix(seen["object_quaternion"]))
         robot = (tool, np.cos(yaw), np.sin(yaw), seen["tool_velocity"], seen["opening"])
-        thing = (cube, rotation[:, :, 0], rotation[:, :, 1], seen["object_velocity"])
+        pose = (thing, rotation[:, :, 0], rotation[:, :, 1], seen["object_velocity"])
         return {
             "robot": np.concatenate(robot, axis=1),
-            "object": np.concatenate(thing, axis=1),
-            "goal": goal,
-            "relative": np.concatenate((cube - tool, goal - cube), axis=1),
+            "object": np.concatenate(pose, axis=1),
+            "goal": np.concatenate((goal, np.cos(turn), np.sin(turn)), axis=1),
+            "relative": np.concatenate((thing - tool, goal - thing), axis=1),
+            "task": self._code[: len(ids)],
         }
 
 
-def bounded_step(current: Array, desired: Array, limit: float) -> Array:
-    """The point (n, 3) on the way from ``current`` to ``desired``, at most ``limit`` [m] ahead."""
-    gap = desired - current
-    distance = np.sqrt((gap**2).sum(axis=1, keepdims=True))
-    return np.asarray(current + gap * np.minimum(1.0, limit / np.maximum(distance, 1e-9)))
+def task_code(name: str) -> Array:
+    """Sixteen numbers in [-1, 1] drawn from a task's name: any new task gets its own, and no old one changes."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.frombuffer(digest, dtype=">u2").astype(np.float64) / 65535.0 * 2.0 - 1.0
 
 
 def quaternion_matrix(quaternion: npt.ArrayLike) -> Array:
@@ -186,20 +246,22 @@ def quaternion_matrix(quaternion: npt.ArrayLike) -> Array:
     return matrix.transpose(2, 0, 1)
 
 
-def canonical_cube_rotation(rotation: Array) -> Array:
-    """Of the 24 rotations (n, 3, 3) that look the same on a cube, the one nearest to the identity.
+def canonical_rotation(rotation: Array, symmetry: Symmetry = "cube") -> Array:
+    """Of the rotations (n, 3, 3) that look the same on an object, the one nearest to the identity.
 
-    Nearest is the largest trace of R P over the signed permutations P of determinant 1; of traces that are equal
-    within 1e-9 the first counts, so that a cube between two orientations does not flicker.
+    A cube has 24 of them, a square prism that stands on an end 4. Nearest is the largest trace of R P over the
+    signed permutations P of determinant 1; of traces that are equal within 1e-9 the first counts, so that a cube
+    between two orientations does not flicker.
     """
+    columns, signs = _GROUPS[symmetry]
     parts = np.ascontiguousarray(rotation.transpose(1, 2, 0))  # (3, 3, n): whole rows are quicker than columns
-    first, second, third = (parts[i][_COLUMNS[i]] * _SIGNS[i][:, None] for i in range(3))
+    first, second, third = (parts[i][columns[i]] * signs[i][:, None] for i in range(3))
     traces = first + second + third  # (24, n)
     near = traces > traces.max(axis=0) - 2e-9
     chosen = near.argmax(axis=0)  # (n,)
     for i in np.flatnonzero(near.sum(axis=0) != 1):
         chosen[i] = _first_of_equals(traces[:, i])
-    turned = parts[:, _COLUMNS[:, chosen], np.arange(len(chosen))] * _SIGNS[:, chosen]
+    turned = parts[:, columns[:, chosen], np.arange(len(chosen))] * signs[:, chosen]
     return np.asarray(turned.transpose(2, 0, 1))
 
 
@@ -223,4 +285,11 @@ def _cube_group() -> tuple[npt.NDArray[np.intp], Array]:
     return np.array(columns).T, np.array(signs).T
 
 
-_COLUMNS, _SIGNS = _cube_group()
+def _upright(group: tuple[npt.NDArray[np.intp], Array]) -> tuple[npt.NDArray[np.intp], Array]:
+    """Those of them that leave the vertical axis alone: (3, 4) each."""
+    columns, signs = group
+    kept = (columns[2] == 2) & (signs[2] > 0)
+    return columns[:, kept], signs[:, kept]
+
+
+_GROUPS = {"cube": _cube_group(), "prism": _upright(_cube_group())}

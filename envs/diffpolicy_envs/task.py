@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import mujoco
 import mujoco.batch
 import numpy as np
 import numpy.typing as npt
+
+from diffpolicy_envs.condition import CONDITIONS, Condition, Start
 
 __all__ = ["Array", "Bounds", "Ids", "Task"]
 
@@ -22,48 +25,50 @@ class Task(ABC):
     """Array functions over the simulations ``ids`` (n,) of a batch of N.
 
     Results must not depend on N (no matrix product over the batch), which makes one simulation and many
-    bit-identical. A task keeps no state of its own: everything it reads lies in the batch's state rows or
-    in the per-simulation model fields named by ``fields``.
+    bit-identical. A task keeps no state of its own: everything it reads lies in the batch's state rows, in
+    the per-simulation model fields named by ``fields``, or in the episode's records.
     """
 
-    model: ClassVar[str]  # file in assets/models
+    model: ClassVar[str | Path]  # file in assets/models, or the path of one's own
     substeps: ClassVar[int]  # physics steps per control step
     max_steps: ClassVar[int]  # control steps per episode
     camera: ClassVar[str]  # camera of the rendered picture
     observation: ClassVar[Mapping[str, Bounds]]  # name -> low, high, each (O,)
     action_size: ClassVar[int]
     fields: ClassVar[tuple[str, ...]] = ()  # model fields that differ between simulations
+    records: ClassVar[tuple[str, ...]] = ()  # what an episode is reported by beside success, in its info
+    noiseless: ClassVar[tuple[str, ...]] = ()  # observations that no sensor measures
+    unfit: ClassVar[tuple[str, ...]] = ("shove", "slip", "dynamics")  # conditions that mean nothing here
+    hard: ClassVar[Condition | None] = None  # the frozen condition on which methods are told apart
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # kind ("sensor", "joint", ...) -> names in the MJCF file
 
     def __init__(self, batch: mujoco.batch.Batch) -> None:
+        """Raises ValueError where the model lacks what ``needs`` names."""
         self.batch = batch
+        lacking = [
+            f"{kind} {name!r}"
+            for kind, names in self.needs.items()
+            for name in names
+            if mujoco.mj_name2id(batch.model, getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}"), name) < 0
+        ]
+        if lacking:
+            raise ValueError(
+                f"task {type(self).__name__} needs {', '.join(lacking)} in its MJCF file {self.model}; add them there"
+            )
+
+    @classmethod
+    def conditions(cls) -> dict[str, Condition]:
+        """The conditions that mean something here, by name; ``hard`` is the task's own."""
+        known = {name: condition for name, condition in CONDITIONS.items() if name not in cls.unfit}
+        return known if cls.hard is None else {**known, "hard": cls.hard}
 
     @abstractmethod
-    def place(self, ids: Ids, rngs: list[np.random.Generator]) -> None:
+    def place(self, ids: Ids, rngs: list[np.random.Generator], start: Start) -> None:
         """Write a drawn start into the state rows, which hold the home keyframe; one generator each."""
-
-    @abstractmethod
-    def vary(self, ids: Ids, mass_scale: Array, friction_scale: Array) -> None:
-        """Scale the object's mass and friction (n,)."""
 
     @abstractmethod
     def control(self, ids: Ids, action: Array) -> None:
         """Write the controls for a normalised action (n, A) in [-1, 1]."""
-
-    @abstractmethod
-    def idle_action(self, ids: Ids) -> Array:
-        """The action (n, A) that holds still: fills the delay line at a reset."""
-
-    @abstractmethod
-    def shove(self, ids: Ids, angle: Array, speed: Array) -> None:
-        """Push the object along ``angle`` (n,) [rad] with ``speed`` (n,) [m/s]."""
-
-    @abstractmethod
-    def release(self, ids: Ids, action: Array) -> Array:
-        """The action (n, A) with the gripper forced open."""
-
-    @abstractmethod
-    def lifted(self, ids: Ids) -> Array:
-        """Height of the object above its rest [m], 0 while nothing holds it: (n,)."""
 
     @abstractmethod
     def observe(self, ids: Ids) -> dict[str, Array]:
@@ -77,6 +82,50 @@ class Task(ABC):
     def success(self, ids: Ids) -> npt.NDArray[np.bool_]:
         """Whether the task is done, (n,); ends the episode."""
 
-    @abstractmethod
+    # -- what a task may have beside --------------------------------------------------------------------------
+
+    def failure(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Whether the task can no longer be done, (n,); ends the episode too."""
+        return np.zeros(len(ids), dtype=bool)
+
+    def record(self, ids: Ids, so_far: Array) -> Array:
+        """The episode's records (n, R) after a step, from those ``so_far``, which are 0 before the first state."""
+        del ids
+        return so_far
+
     def expert(self, ids: Ids) -> Array:
-        """Scripted expert's action (n, A): a memoryless function of the true state."""
+        """Scripted expert's action (n, A): a memoryless function of the true state.
+
+        Raises:
+            ValueError: the task has none.
+        """
+        raise ValueError(f"task {type(self).__name__} has no scripted expert: define expert(ids), or plan")
+
+    def cost(self, ids: Ids) -> Array:
+        """What a planner shall make small, (n,): a smooth function of the true state.
+
+        Raises:
+            ValueError: the task has none.
+        """
+        raise ValueError(f"task {type(self).__name__} has no cost to plan by: define cost(ids) -> (n,)")
+
+    def idle_action(self, ids: Ids) -> Array:
+        """The action (n, A) that holds still: fills the delay line at a reset."""
+        return np.zeros((len(ids), self.action_size))
+
+    # -- what can befall it; a task names in ``unfit`` what it leaves out ---------------------------------------
+
+    def vary(self, ids: Ids, mass_scale: Array, friction_scale: Array) -> None:
+        """Scale the object's mass and friction (n,)."""
+
+    def shove(self, ids: Ids, angle: Array, speed: Array) -> None:
+        """Push the object along ``angle`` (n,) [rad] with ``speed`` (n,) [m/s]."""
+
+    def seized(self, ids: Ids, action: Array, angle: Array, speed: Array) -> Array:
+        """What is commanded (n, A) instead of ``action`` in the steps after a shove or at a slip."""
+        del ids, angle, speed
+        return action
+
+    def lifted(self, ids: Ids) -> Array:
+        """Height of the object above its rest [m], 0 while nothing holds it: (n,)."""
+        return np.zeros(len(ids))

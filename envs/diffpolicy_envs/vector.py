@@ -137,6 +137,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         stepped = np.zeros(self.num_envs, dtype=bool)
         stepped[ids] = True
         values = {f"reward/{name}": term for name, term in result.terms.items()}
+        values.update({f"record/{name}": value for name, value in result.records.items()})
         info: dict[str, Any] = {}
         for name, value in {**values, "success": result.success, "is_success": result.success}.items():
             info[name], info[f"_{name}"] = self._spread(ids, value), stepped

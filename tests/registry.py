@@ -1,0 +1,26 @@
+"""The registered tasks as parameters of the contract tests: every task, and every condition that means something there."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffpolicy_envs import TASKS
+
+__all__ = ["every_case", "every_name", "every_task", "knowing"]
+
+every_task = pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.__name__)
+every_name = pytest.mark.parametrize("name", TASKS)
+every_case = pytest.mark.parametrize(
+    ("task", "condition"),
+    [
+        pytest.param(task, condition, id=f"{task.__name__}-{condition}")
+        for task in TASKS.values()
+        for condition in task.conditions()
+    ],
+)
+
+
+def knowing(condition: str) -> pytest.MarkDecorator:
+    """The tasks that know a condition."""
+    tasks = [task for task in TASKS.values() if condition in task.conditions()]
+    return pytest.mark.parametrize("task", tasks, ids=lambda task: task.__name__)
