@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import task_speed
 from benchmarks.cells import FOLDER, Finished, finished
 from benchmarks.rows import merged, versus
 from benchmarks.suite import Suite
-from benchmarks.suites import DEMONSTRATIONS, EXPERTS, HELD_OUT, QUICKSTART
+from benchmarks.suites import DEMONSTRATIONS, ENVS, ENVS_MORE, EXPERTS, HELD_OUT, QUICKSTART
 from benchmarks.tables import ROOT, insert, markdown, percent, write_table
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation import plots
@@ -32,6 +33,7 @@ class Table:
     against: tuple[tuple[str, str], ...] = ()  # pairs of methods to compare, within task, condition and columns
     pages: tuple[tuple[Path, str, Callable[[Sequence[Row]], str]], ...] = ()  # page, mark, rows -> Markdown
     draw: Callable[[Sequence[Row]], None] | None = None  # pictures
+    complete: Callable[[list[Row]], list[Row]] | None = None  # adds columns that other measurements gave
 
     @property
     def name(self) -> str:
@@ -74,7 +76,7 @@ class Table:
                     theirs = [c for c in same if _is(c, other, row, self.columns)]
                     if ours and theirs:
                         row.update(versus(ours, theirs))
-        return rows
+        return rows if self.complete is None else self.complete(rows)
 
     def write(self, folder: Path = FOLDER) -> None:
         """``results/<name>.json``, and what is printed from it."""
@@ -127,9 +129,45 @@ def held_out_table(rows: Sequence[Row]) -> str:
 
 
 def experts_table(rows: Sequence[Row]) -> str:
-    """The experts' success."""
-    lines = [[row["condition"], percent(row), f"{row['length']:.0f}"] for row in rows]
-    return markdown(["condition", "expert's success %", "mean length [control steps]"], lines)
+    """The experts' success, a line a task and a column a condition."""
+    by = _keyed(rows, "task", "condition")
+    conditions = list(dict.fromkeys(row["condition"] for row in rows))
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        shown = [f"{100 * by[task, c]['success']:.1f}" if (task, c) in by else "" for c in conditions]
+        lines.append([short(task), *shown, f"{by[task, 'clean']['length']:.0f}"])
+    return markdown(["task", *conditions, "steps, clean"], lines)
+
+
+def short(task: str) -> str:
+    """A task's name without its package and version."""
+    return task.rpartition("/")[2].rpartition("-")[0]
+
+
+def with_speed(rows: list[Row]) -> list[Row]:
+    """The experts' clean rows with their tasks' control steps a second, and their share of bare stepping."""
+    speed = task_speed.committed()
+    for row in rows:
+        if row["method"] == "expert" and row["condition"] == "clean" and row["task"] in speed:
+            measured = speed[row["task"]]
+            row |= {"steps_per_s": measured["steps_per_s"], "share_of_bare": measured["ratio"]}
+    return rows
+
+
+def envs_table(rows: Sequence[Row]) -> str:
+    """Expert, imitation and correction in every task, clean and hard, and how fast it runs."""
+    by = _keyed(rows, "task", "method", "condition")
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        shown = [f"{100 * by[task, 'expert', c]['success']:.1f}" for c in ("clean", "hard")]
+        for method in ("bc", LAST):
+            shown += [percent(by[task, method, c]) if (task, method, c) in by else "" for c in ("clean", "hard")]
+        seeds = by[task, "bc", "clean"]["seeds"] if (task, "bc", "clean") in by else ""
+        clean = by[task, "expert", "clean"]
+        speed = [f"{clean['steps_per_s']:,}", f"{clean['share_of_bare']:.2f}"] if "steps_per_s" in clean else ["", ""]
+        lines.append([short(task), *shown, str(seeds), *speed])
+    header = ["task", "expert, clean", "expert, hard", "bc, clean", "bc, hard", "corrected, clean", "corrected, hard"]
+    return markdown([*header, "seeds", "steps/s", "of bare"], lines)
 
 
 def _interval(row: Row) -> Interval:
@@ -176,6 +214,13 @@ _ALL = (
         ("demonstrations",),
         ((LAST, "bc"),),
         ((DOCS / "correction.md", "held-out", held_out_table),),
+    ),
+    Table(
+        (ENVS, ENVS_MORE, EXPERTS),
+        ("demonstrations",),
+        ((LAST, "bc"),),
+        ((ROOT / "README.md", "envs", envs_table), (DOCS / "environments.md", "envs", envs_table)),
+        complete=with_speed,
     ),
     Table((EXPERTS,), pages=((DOCS / "environments.md", "experts", experts_table),)),
 )

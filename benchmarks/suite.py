@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.stage import Output, Stage
 from diffpolicy.recipes.evaluate import Evaluate
+from diffpolicy.rollout.environment import conditions_of
 
 __all__ = ["Cell", "Method", "Suite", "slug"]
 
@@ -59,7 +60,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Suite:
-    """Cells that are run together."""
+    """Cells that are run together; a condition that a task does not know gives none there."""
 
     name: str
     about: str
@@ -81,7 +82,10 @@ class Suite:
     def _cells(self, task: str, method: Method, seed: int) -> Iterator[Cell]:
         actor = method.actor(task, seed)
         inputs = {"checkpoint": actor} if isinstance(actor, Output) else {}
+        known = conditions_of(task)
         for condition in self.conditions if method.conditions is None else method.conditions:
+            if condition not in known:
+                continue
             recipe = Evaluate(
                 actor if isinstance(actor, str) else "",
                 episodes=self.episodes,

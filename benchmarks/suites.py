@@ -11,9 +11,10 @@ from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
 from diffpolicy_envs import CONDITIONS, TASKS
 
-__all__ = ["DEMONSTRATIONS", "EXPERTS", "HELD_OUT", "QUICKSTART", "SMOKE", "SUITES"]
+__all__ = ["DEMONSTRATIONS", "ENVS", "ENVS_MORE", "EXPERTS", "HELD_OUT", "QUICKSTART", "SMOKE", "SUITES"]
 
 PICK_PLACE = ("diffpolicy/PickPlace-v0",)
+MAIN = tuple(f"diffpolicy/{name}-v0" for name in ("Push", "PickPlace", "Stack", "PegInsert", "Avoid"))
 ROUNDS = 3
 
 
@@ -33,6 +34,20 @@ def corrected(task: str, demonstrations: int, seed: int, number: int) -> Output:
         {"checkpoint": start, "data": start.stage.inputs["data"]},
     )
     return Output(stage, f"round-{number}")
+
+
+@cache
+def corrected_for_hard(task: str, demonstrations: int, seed: int) -> Output:
+    """That policy after three rounds of correction under clean and hard; a planner labels every eighth state only."""
+    start = imitated(task, demonstrations, seed)
+    planned = TASKS[task].planned
+    recipe = Correct(
+        rounds=ROUNDS,
+        seed=seed,
+        conditions=("clean", "hard"),
+        label_every=8 if planned else 1,
+    )
+    return Output(Stage(recipe, {"checkpoint": start, "data": start.stage.inputs["data"]}), f"round-{ROUNDS}")
 
 
 def from_bc(demonstrations: int) -> Actor:
@@ -119,12 +134,37 @@ HELD_OUT = Suite(
     ),
     tuple(CONDITIONS),
 )
+_IN_EACH_TASK = (
+    Method("bc", from_bc(50), {"demonstrations": 50}),
+    Method(
+        "correct, round 3",
+        lambda task, seed: corrected_for_hard(task, 50, seed),
+        {"demonstrations": 50},
+    ),
+)
+ENVS = Suite(
+    "envs",
+    "imitation of 50 clean demonstrations, and its correction under clean and hard, on the five main tasks",
+    MAIN,
+    _IN_EACH_TASK,
+    ("clean", "hard"),
+    seeds=(0, 1, 2),
+)
+ENVS_MORE = Suite(
+    "envs-more",
+    "the same on the other tasks, one seed",
+    tuple(task for task in TASKS if task not in MAIN),
+    _IN_EACH_TASK,
+    ("clean", "hard"),
+)
 EXPERTS = Suite(
     "experts",
-    "the scripted experts under every condition",
+    "the experts under every condition that their tasks know",
     tuple(TASKS),
     (Method("expert", expert),),
-    tuple(CONDITIONS),
+    (*CONDITIONS, "hard"),
     episodes=500,
 )
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (SMOKE, QUICKSTART, DEMONSTRATIONS, HELD_OUT, EXPERTS)}
+SUITES: dict[str, Suite] = {
+    suite.name: suite for suite in (SMOKE, QUICKSTART, DEMONSTRATIONS, HELD_OUT, ENVS, ENVS_MORE, EXPERTS)
+}

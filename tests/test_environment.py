@@ -100,6 +100,8 @@ def test_a_finished_simulation_stands_still_until_it_is_reset(name: str) -> None
     env = make_vector(name, 2)
     env.reset(seed=[3, 4])
     action = np.zeros(env.action_space.shape or (), np.float32)
+    if isinstance(env.unwrapped, TaskVectorEnv):
+        action = env.unwrapped.simulations.task.idle_action(np.arange(2)).astype(np.float32)
     for _ in range(longest(name)):
         seen, _, _, truncated, _ = env.step(action)
     assert truncated.all()

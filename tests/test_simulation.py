@@ -209,8 +209,9 @@ def test_episodes_without_a_seed_differ_and_follow_from_the_first(task: type[Tas
 @every_task
 def test_sensor_noise_may_be_read_past_the_end_of_an_episode(task: type[Task]) -> None:
     sim, row = begun(task, 1, "sensor_noise"), np.arange(1)
+    still = sim.task.idle_action(row)
     for _ in range(task.max_steps + 2):
-        step = sim.step(row, np.zeros((1, task.action_size)))
+        step = sim.step(row, still)
     assert step.truncated.all()
     assert all(np.isfinite(value).all() for value in step.observation.values())
 

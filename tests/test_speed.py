@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from benchmarks import speed, tables
 from benchmarks.timing import clock, environment, evaluation, training
+from diffpolicy_envs import TASKS
 
 FORM = {"what", "ratio", "ratio_low", "ratio_high", "unit", "against", "bar"}
 
@@ -59,7 +60,7 @@ def test_the_vector_environment_is_not_grossly_slower_than_bare_physics(mode: Au
 
 @pytest.mark.parametrize("mode", [AutoresetMode.DISABLED, AutoresetMode.NEXT_STEP])
 def test_both_sides_of_the_environments_pair_do_the_same_work(mode: AutoresetMode) -> None:
-    pair = environment.Pair(4, mode)
+    pair = environment.Pair(4, mode, TASKS[environment.ENVIRONMENT])
     ended = 0
     for _ in range(60):
         ended += int(pair.done.sum())

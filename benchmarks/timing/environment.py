@@ -12,9 +12,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 import diffpolicy_envs
 from benchmarks.timing.clock import row
-from diffpolicy_envs import TASKS, TaskVectorEnv
+from diffpolicy_envs import TASKS, Task, TaskVectorEnv
 
-__all__ = ["Pair", "beside_bare", "beside_processes", "measure"]
+__all__ = ["Pair", "beside_bare", "beside_processes", "each_task", "measure"]
 
 ENVIRONMENT = "diffpolicy/PickPlace-v0"
 
@@ -32,14 +32,24 @@ def measure(steps: int = 320, workers: int = 16) -> list[dict[str, Any]]:
     return rows + beside_processes(workers, max(steps // 8, 10))
 
 
-def beside_bare(num: int, mode: AutoresetMode, steps: int, block: int = 8) -> dict[str, Any]:
+def each_task(num: int = 64, threads: int = 2, steps: int = 240) -> list[dict[str, Any]]:
+    """A row for each task: control steps a second, and their share of what bare stepping reaches."""
+    return [
+        {**beside_bare(num, AutoresetMode.NEXT_STEP, steps, name=name, threads=threads), "task": name, "bar": None}
+        for name in TASKS
+    ]
+
+
+def beside_bare(
+    num: int, mode: AutoresetMode, steps: int, block: int = 8, name: str = ENVIRONMENT, threads: int = 0
+) -> dict[str, Any]:
     """Simulated control steps a second against bare stepping of the same states under the same controls."""
-    pair = Pair(num, mode)
+    pair = Pair(num, mode, TASKS[name], threads)
     pair.step()
     times = np.array([pair.step() for _ in range(steps)])  # (steps, 4): ours [s], simulated, bare [s], simulated
     ours, done, bare, stepped = times[: steps // block * block].reshape(-1, block, 4).sum(axis=1).T
     return row(
-        f"vector environment, {num} simulations, expert's actions, resets ({mode.name})",
+        f"vector environment, {num} simulations, {pair.whose} actions, resets ({mode.name})",
         (done / ours) / (stepped / bare),
         "mujoco.batch.Batch.step of the same states with the same controls and threads",
         ">= 0.8",
@@ -57,15 +67,16 @@ class Pair:
     The simulations are spread over an episode first, so that resets come at every step and not all at once.
     """
 
-    def __init__(self, num: int, mode: AutoresetMode) -> None:
-        task = TASKS[ENVIRONMENT]
-        self.env = TaskVectorEnv(task, num, autoreset_mode=mode)
+    def __init__(self, num: int, mode: AutoresetMode, task: type[Task], threads: int = 0) -> None:
+        self.env = TaskVectorEnv(task, num, threads=threads, autoreset_mode=mode)
+        self.whose = "random" if task.planned else "expert's"
+        self.random = np.random.default_rng(0)
         self.mode, self.substeps, self.turn = mode, task.substeps, 0
         self.done = np.zeros(num, dtype=bool)
         self.seed = num
         physics = self.env.simulations.batch
         self.state, self.control = physics.state, physics.bind("ctrl")
-        self.bare = mujoco.batch.Batch(self.env.simulations.model, num)
+        self.bare = mujoco.batch.Batch(self.env.simulations.model, num, threads)
         self.bare_control = self.bare.bind("ctrl")
         self.env.reset(seed=0)
         for part in range(16):  # every 16th of the simulations starts 4 control steps after the one before
@@ -78,14 +89,14 @@ class Pair:
 
     def step(self) -> tuple[float, int, float, int]:
         """Seconds and simulated steps: ours, with whatever resets are due, and bare."""
-        action = self.env.expert()
+        action = self._action()
         began = time.perf_counter()
         if self.mode is AutoresetMode.DISABLED and self.done.any():
             seeds = list(range(self.seed, self.seed + len(action)))
             self.seed += len(action)
             self.env.reset(seed=seeds, options={"reset_mask": self.done})
             resets = time.perf_counter() - began
-            action, self.done = self.env.expert(), np.zeros_like(self.done)  # that is no part of the environment
+            action, self.done = self._action(), np.zeros_like(self.done)  # that is no part of the environment
         else:
             resets = 0.0
         before = self.state.copy()
@@ -95,6 +106,12 @@ class Pair:
         ours = resets + time.perf_counter() - began
         self.done = terminated | truncated
         return ours, live, self._bare(before), len(action)
+
+    def _action(self) -> Any:
+        """The expert's where it takes no planning, else random ones."""
+        if self.whose == "random":
+            return self.random.uniform(-1, 1, self.env.action_space.shape or ())
+        return self.env.expert()
 
     def _bare(self, before: Any) -> float:
         self.bare.state[:] = before

@@ -24,7 +24,7 @@ from diffpolicy.policy import PolicyConfig, SpaceSpec
 from diffpolicy.policy.policy import Policy
 from diffpolicy.updates.regression import Regression
 from diffpolicy_envs import TASKS
-from diffpolicy_envs.simulation import action_space, observation_space
+from diffpolicy_envs.declared import action_space, observation_space
 
 __all__ = ["bare_step", "beside_bare", "contended", "episodes", "full_step", "measure"]
 

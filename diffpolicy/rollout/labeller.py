@@ -122,8 +122,8 @@ class _Branches:
     def _branch(self, part: slice) -> None:
         """Set the states and let the expert act; what the simulations do after an end or a fault is no label."""
         env, ids = self.env, np.arange(part.stop - part.start)
-        before = divergences(env)
         obs = named(self.branchable.set_state(self.states[part], ids))
+        before = divergences(env)
         live, sound, starting = np.ones((3, len(ids)), bool)
         memory = None
         for k in range(self.length):

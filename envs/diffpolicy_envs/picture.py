@@ -23,7 +23,7 @@ class Picture:
         self._simulations = simulations
         self._mode = render_mode
         self._size = (width, height)
-        self._camera = camera or simulations.task.camera
+        self._camera: str | int = camera or simulations.task.camera or (0 if simulations.model.ncam else -1)
         self._renderer: Renderer | None = None
         self._data: mujoco.MjData | None = None
 

@@ -8,16 +8,17 @@ import mujoco
 import mujoco.batch
 import numpy as np
 import numpy.typing as npt
-from gymnasium import spaces
 
 from diffpolicy_envs.condition import Condition, checked_seed, condition_named, draw_disturbance
+from diffpolicy_envs.declared import require_declared, require_observed
 from diffpolicy_envs.paths import model_path
 from diffpolicy_envs.task import Array, Ids, Task
 
-__all__ = ["Simulations", "Transition", "action_space", "observation_space"]
+__all__ = ["Simulations", "Transition"]
 
 SEIZED = 5  # control steps for which a shove or a slip holds the controls
 _NEVER = -1.0  # no shove is due
+_GIVEN_UP = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC", "CTRL")]
 _UNREACHED = 1e6  # a height at which nothing slips [m]
 # columns of an episode's own variables, kept beside MuJoCo's state
 _STEP, _SEED, _COUNT, _SHOVE_STEP, _SHOVE_ANGLE, _SHOVE_SPEED, _SLIP_HEIGHT, _SEIZED_LEFT, _QUIET = range(9)
@@ -27,7 +28,7 @@ _EPISODE_COLUMNS = 9
 class Transition:
     """What one control step of n simulations gave."""
 
-    __slots__ = ("observation", "records", "reward", "success", "terminated", "terms", "truncated")
+    __slots__ = ("diverged", "observation", "records", "reward", "success", "terminated", "terms", "truncated")
 
     def __init__(
         self,
@@ -37,29 +38,16 @@ class Transition:
         failure: npt.NDArray[np.bool_],
         truncated: npt.NDArray[np.bool_],
         records: dict[str, Array],
+        diverged: npt.NDArray[np.bool_],
     ) -> None:
         self.observation = observation
         self.terms = terms
         self.reward: Array = np.sum(list(terms.values()), axis=0)
-        self.success = success
-        self.terminated = success | failure
+        self.success = success & ~diverged
+        self.terminated = success | failure | diverged
         self.truncated = truncated & ~self.terminated
         self.records = records
-
-
-def observation_space(task: type[Task]) -> spaces.Dict:
-    """Named 1-D float32 boxes with finite bounds."""
-    return spaces.Dict(
-        {
-            name: spaces.Box(np.asarray(low, np.float32), np.asarray(high, np.float32), dtype=np.float32)
-            for name, (low, high) in task.observation.items()
-        }
-    )
-
-
-def action_space(task: type[Task]) -> spaces.Box:
-    """Normalised commands in [-1, 1]."""
-    return spaces.Box(-1.0, 1.0, (task.action_size,), dtype=np.float32)
+        self.diverged = diverged  # MuJoCo gave the simulation up and started it afresh: what it says means nothing
 
 
 class Simulations:
@@ -76,6 +64,7 @@ class Simulations:
     def __init__(self, task: type[Task], num: int, condition: str | Condition = "clean", threads: int = 0) -> None:
         if num < 1:
             raise ValueError(f"the number of simulations must be at least 1, got {num}")
+        require_declared(task)
         self.condition = condition_named(condition, task.conditions())
         self.model = mujoco.MjModel.from_xml_path(str(model_path(task.model)))
         if not self.model.nkey:
@@ -95,6 +84,8 @@ class Simulations:
         self._noise: dict[tuple[int, int], Array] = {}
         self.batch.reset(keyframe=0, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
         self._home = self.batch.state[0].copy()  # the row of the home keyframe
+        self.batch.forward(np.arange(1), stage=int(mujoco.mjtStage.mjSTAGE_VEL))
+        require_observed(task, self.task.observe(np.arange(1)))
 
     # -- episodes ---------------------------------------------------------------------------------------------
 
@@ -157,7 +148,12 @@ class Simulations:
             self.task.failure(ids),
             self._episode[ids, _STEP] >= self.task.max_steps,
             {name: self._records[ids, i] for i, name in enumerate(self.task.records)},
+            self.divergences(ids) > 0,
         )
+
+    def divergences(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """How often (n,) MuJoCo gave up a simulation and started it afresh, since its episode began or was set."""
+        return np.asarray(self.batch.warning[ids][:, _GIVEN_UP, 1].sum(axis=1), dtype=np.int64)
 
     def _befall(self, ids: Ids, command: Array) -> Array:
         """Shove and slip where they are due; what is commanded instead in the steps after them."""
@@ -241,7 +237,7 @@ class Simulations:
             )
         sizes = [self.batch.nstate, *(f[0].size for f in self._varied), _EPISODE_COLUMNS, self._delay[0].size]
         physics, *fields, episode, delay, records = np.split(rows, np.cumsum(sizes), axis=1)
-        self.batch.state[ids] = physics
+        self.batch.state[ids], self.batch.warning[ids] = physics, 0
         for target, values in zip(self._varied, fields, strict=True):
             target[ids] = values.reshape(len(ids), *target.shape[1:])
         self._episode[ids] = episode

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from diffpolicy_envs.condition import Condition, checked_seed
+from diffpolicy_envs.declared import action_space, observation_space
 from diffpolicy_envs.picture import Picture
-from diffpolicy_envs.simulation import Simulations, action_space, observation_space
+from diffpolicy_envs.simulation import Simulations
 from diffpolicy_envs.task import Array, Task
 
 __all__ = ["TaskEnv"]
@@ -64,6 +65,7 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         result = self.simulations.step(self._ids, np.asarray(action)[None])
         info: dict[str, Any] = {f"reward/{name}": float(term[0]) for name, term in result.terms.items()}
         info.update({f"record/{name}": float(value[0]) for name, value in result.records.items()})
+        info["diverged"] = bool(result.diverged[0])
         info["success"] = info["is_success"] = bool(result.success[0])
         return (
             _first(result.observation),

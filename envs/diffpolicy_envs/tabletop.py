@@ -62,9 +62,9 @@ class TabletopTask(Task):
         "relative": ([-0.3] * 6, [0.3] * 6),
         "task": ([-1.0] * 16, [1.0] * 16),
     }
-    fields = ("body_mass", "body_inertia", "geom_friction")
-    noiseless = ("task",)
-    unfit = ()
+    fields: ClassVar[tuple[str, ...]] = ("body_mass", "body_inertia", "geom_friction")
+    noiseless: ClassVar[tuple[str, ...]] = ("task",)
+    unfit: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "body": ("object", "goal"),
         "geom": ("object",),

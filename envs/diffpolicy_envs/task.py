@@ -32,13 +32,14 @@ class Task(ABC):
     model: ClassVar[str | Path]  # file in assets/models, or the path of one's own
     substeps: ClassVar[int]  # physics steps per control step
     max_steps: ClassVar[int]  # control steps per episode
-    camera: ClassVar[str]  # camera of the rendered picture
+    camera: ClassVar[str] = ""  # camera of the rendered picture; by default the model's first, or a free one
     observation: ClassVar[Mapping[str, Bounds]]  # name -> low, high, each (O,)
     action_size: ClassVar[int]
     fields: ClassVar[tuple[str, ...]] = ()  # model fields that differ between simulations
     records: ClassVar[tuple[str, ...]] = ()  # what an episode is reported by beside success, in its info
     noiseless: ClassVar[tuple[str, ...]] = ()  # observations that no sensor measures
     unfit: ClassVar[tuple[str, ...]] = ("shove", "slip", "dynamics")  # conditions that mean nothing here
+    planned: ClassVar[bool] = False  # its expert plans, which takes time
     hard: ClassVar[Condition | None] = None  # the frozen condition on which methods are told apart
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # kind ("sensor", "joint", ...) -> names in the MJCF file
 
@@ -99,6 +100,7 @@ class Task(ABC):
         Raises:
             ValueError: the task has none.
         """
+        del ids
         raise ValueError(f"task {type(self).__name__} has no scripted expert: define expert(ids), or plan")
 
     def cost(self, ids: Ids) -> Array:
@@ -107,7 +109,13 @@ class Task(ABC):
         Raises:
             ValueError: the task has none.
         """
+        del ids
         raise ValueError(f"task {type(self).__name__} has no cost to plan by: define cost(ids) -> (n,)")
+
+    def propose(self, i: int, rng: np.random.Generator, count: int, horizon: int) -> Array:
+        """Whole courses of action (at most count, horizon, A) that a planner shall try from simulation ``i``."""
+        del i, rng, count
+        return np.zeros((0, horizon, self.action_size))
 
     def idle_action(self, ids: Ids) -> Array:
         """The action (n, A) that holds still: fills the delay line at a reset."""
@@ -117,9 +125,11 @@ class Task(ABC):
 
     def vary(self, ids: Ids, mass_scale: Array, friction_scale: Array) -> None:
         """Scale the object's mass and friction (n,)."""
+        del ids, mass_scale, friction_scale
 
     def shove(self, ids: Ids, angle: Array, speed: Array) -> None:
         """Push the object along ``angle`` (n,) [rad] with ``speed`` (n,) [m/s]."""
+        del ids, angle, speed
 
     def seized(self, ids: Ids, action: Array, angle: Array, speed: Array) -> Array:
         """What is commanded (n, A) instead of ``action`` in the steps after a shove or at a slip."""

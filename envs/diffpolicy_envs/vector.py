@@ -11,8 +11,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from diffpolicy_envs.condition import Condition, checked_seed
+from diffpolicy_envs.declared import action_space, observation_space
 from diffpolicy_envs.picture import Picture
-from diffpolicy_envs.simulation import Simulations, Transition, action_space, observation_space
+from diffpolicy_envs.simulation import Simulations, Transition
 from diffpolicy_envs.task import Array, Ids, Task
 
 __all__ = ["TaskVectorEnv"]
@@ -136,10 +137,11 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         terminated, truncated = self._spread(ids, result.terminated), self._spread(ids, result.truncated)
         stepped = np.zeros(self.num_envs, dtype=bool)
         stepped[ids] = True
-        values = {f"reward/{name}": term for name, term in result.terms.items()}
+        values: dict[str, Floats] = {f"reward/{name}": term for name, term in result.terms.items()}
         values.update({f"record/{name}": value for name, value in result.records.items()})
         info: dict[str, Any] = {}
-        for name, value in {**values, "success": result.success, "is_success": result.success}.items():
+        values.update(diverged=result.diverged, success=result.success, is_success=result.success)
+        for name, value in values.items():
             info[name], info[f"_{name}"] = self._spread(ids, value), stepped
         done = terminated | truncated
         if self.autoreset_mode is AutoresetMode.SAME_STEP and done.any():
