@@ -1,4 +1,4 @@
-"""The registered tasks as parameters of the contract tests: every task, and every condition that means something there."""
+"""The registered tasks as parameters of the contract tests: every task, and the conditions that it knows."""
 
 from __future__ import annotations
 

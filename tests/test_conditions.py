@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from registry import every_case, every_task, knowing
 
 from diffpolicy_envs import CONDITIONS, Condition, Simulations, Task, condition_named
 from diffpolicy_envs.condition import Disturbance, checked_seed, draw_disturbance
 from diffpolicy_envs.simulation import SEIZED
-from registry import every_case, every_task, knowing
 
 ROW = np.arange(1)
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from registry import every_case, every_name, every_task
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from diffpolicy_envs import TASKS, Task, TaskEnv, TaskVectorEnv
-from registry import every_case, every_name, every_task
-
 
 
 def shortened(task: type[Task], steps: int) -> type[Task]:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registry import every_case, every_task, knowing
 
 from diffpolicy_envs import Simulations, Task
 from diffpolicy_envs.tabletop import canonical_rotation, quaternion_matrix
-from registry import every_case, every_task, knowing
-
 
 
 def begun(task: type[Task], num: int, condition: str = "clean", threads: int = 1, seed: int = 0) -> Simulations:
