@@ -40,12 +40,11 @@ def corrected(task: str, demonstrations: int, seed: int, number: int) -> Output:
 def corrected_for_hard(task: str, demonstrations: int, seed: int) -> Output:
     """That policy after three rounds of correction under clean and hard; a planner labels every eighth state only."""
     start = imitated(task, demonstrations, seed)
-    planned = TASKS[task].planned
     recipe = Correct(
         rounds=ROUNDS,
         seed=seed,
         conditions=("clean", "hard"),
-        label_every=8 if planned else 1,
+        label_every=1 if TASKS[task].scripted() else 8,
     )
     return Output(Stage(recipe, {"checkpoint": start, "data": start.stage.inputs["data"]}), f"round-{ROUNDS}")
 

@@ -16,6 +16,7 @@ from diffpolicy.recipes.bc import Bc
 from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
 from diffpolicy.recipes.evaluate import Evaluate
+from diffpolicy.recipes.expert import Expert
 from diffpolicy.recipes.export import Export
 from diffpolicy.recipes.quickstart import Quickstart
 from diffpolicy.recipes.run import settings
@@ -25,6 +26,7 @@ __all__ = ["RECIPES", "main"]
 
 RECIPES: dict[str, Callable[..., Any]] = {
     "quickstart": Quickstart,
+    "expert": Expert,
     "collect": Collect,
     "bc": Bc,
     "correct": Correct,

@@ -358,8 +358,9 @@ def test_an_action_that_is_cut_off_or_never_used_is_spoken_of(column: np.ndarray
 
 
 def test_many_dimensions_take_one_line() -> None:
-    wide = Box(-1.0, 1.0, (12,))
-    (episode,) = from_arrays(np.zeros((200, 12)), np.stack([RAMP, RAMP], 1), [200])
+    wide = Box(-1.0, 1.0, (13,))
+    seen = np.concatenate([np.zeros((200, 12)), RAMP[:, None]], axis=1)
+    (episode,) = from_arrays(seen, np.stack([RAMP, RAMP], 1), [200])
     (line,) = warnings_about([episode], SpaceSpec.from_spaces(wide, UNIT))
     assert "dimensions 0, 1, 2, 3, 4, 5, 6, 7 and 4 more: constant" in line
 

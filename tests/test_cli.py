@@ -190,9 +190,8 @@ def test_a_checkpoint_in_another_environment_names_what_differs(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = complaint(capsys, "evaluate", str(checkpoint), "--environment", "Pendulum-v1")
-    assert (
-        "missing here: observation 'goal', 'object', 'relative', 'robot'; only here: observation 'observation'" in said
-    )
+    missing = "missing here: observation 'goal', 'object', 'relative', 'robot', 'task'"
+    assert f"{missing}; only here: observation 'observation'" in said
     assert len(said) < 500
 
 

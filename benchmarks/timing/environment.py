@@ -69,7 +69,7 @@ class Pair:
 
     def __init__(self, num: int, mode: AutoresetMode, task: type[Task], threads: int = 0) -> None:
         self.env = TaskVectorEnv(task, num, threads=threads, autoreset_mode=mode)
-        self.whose = "random" if task.planned else "expert's"
+        self.whose = "expert's" if task.scripted() else "random"
         self.random = np.random.default_rng(0)
         self.mode, self.substeps, self.turn = mode, task.substeps, 0
         self.done = np.zeros(num, dtype=bool)

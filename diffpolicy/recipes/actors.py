@@ -1,4 +1,4 @@
-"""Actors by what a user types: the scripted expert, a checkpoint folder, or a Stable-Baselines3 file."""
+"""Actors by what a user types: the environment's expert, a checkpoint folder, or a Stable-Baselines3 file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from diffpolicy.errors import InputError, nearest
+from diffpolicy.policy.files import read_json
 from diffpolicy.rollout.environment import Vector, checked_action
-from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor, ScriptedExpert, everywhere
+from diffpolicy.rollout.planning import PlanningExpert
+from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor, ScriptedExpert, everywhere, knows_expert
+from diffpolicy_envs.paths import assets_folder
 
 if TYPE_CHECKING:
     from diffpolicy.policy.chunked import ChunkedPredictor
@@ -40,19 +43,21 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
     """Find an actor.
 
     Args:
-        who: "expert" for the environment's own; a checkpoint folder or the run that holds one; the file that
-            `export` wrote; or the zip file of a Stable-Baselines3 model (which is a pickle: load only files that
-            you trust); or "module:function", a function that is given the vector environment and returns who acts
-            in it: anything with Stable-Baselines3's ``predict``.
+        who: "expert" for the environment's own: scripted, or else planned where the task has a cost, or else the
+            learned one that came with the package; "planner" for a planned one; a checkpoint folder or the run
+            that holds one; the file that `export` wrote; or the zip file of a
+            Stable-Baselines3 model (which is a pickle: load only files that you trust); or "module:function", a
+            function that is given the vector environment and returns who acts in it: anything with
+            Stable-Baselines3's ``predict``.
         environment: gymnasium id; by default the one that the checkpoint was trained in.
 
     Raises:
         InputError: nothing of that name, or no environment is known.
     """
-    if str(who) == "expert":
+    if str(who) in ("expert", "planner"):
         if environment is None:
-            raise InputError("the expert belongs to an environment; add --environment")
-        return Actor("expert", environment, ScriptedExpert)
+            raise InputError(f"the {who} belongs to an environment; add --environment")
+        return Actor("planner", environment, PlanningExpert) if str(who) == "planner" else _load_expert(environment)
     if Path(who).suffix == ".zip":
         if environment is None:
             raise InputError(f"{who} does not say its environment; add --environment")
@@ -64,9 +69,20 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
         if environment is None:
             raise InputError(f"{who} does not say its environment; add --environment")
         return Actor(str(who), environment, _load_function(str(who)))
-    if not Path(who).exists() and (near := nearest(str(who), ["expert"])):
+    if not Path(who).exists() and (near := nearest(str(who), ["expert", "planner"])):
         raise InputError(f"there is no checkpoint folder {who}{near}")
     return _load_checkpoint(Path(who), environment)
+
+
+def _load_expert(environment: str) -> Actor:
+    """The scripted expert of an environment, else a planner for its task, else the learned one of the package."""
+    path = assets_folder() / "experts" / f"{environment.rpartition(':')[2]}.zip"
+
+    def make(env: Vector) -> Predictor:
+        return ScriptedExpert(env) if knows_expert(env) or not path.is_file() else _load_sb3(path)
+
+    provenance = read_json(path.with_suffix(".json")) if path.is_file() else {}
+    return Actor("expert", environment, make, provenance=provenance)
 
 
 def _load_checkpoint(folder: Path, environment: str | None) -> Actor:

@@ -41,7 +41,7 @@ __all__ = [
 _NOT_SETTINGS = {"out", "overwrite", "threads"}  # where and how fast, not what
 _OURS = {  # what runs are made of
     "run", "checkpoint", "round", "train", "tensorboard", "evaluation", "video", "videos", "demos", "bc", "correct",
-    "results", "report", "policy",
+    "results", "report", "policy", "model",
 }  # fmt: skip
 _CODE = ("diffpolicy", "envs", "assets", "benchmarks/*.py", "pyproject.toml")
 _VERSIONED = ("torch", "numpy", "mujoco", "gymnasium")

@@ -22,7 +22,7 @@ from diffpolicy.training.logs import JsonLines, Progress, TensorBoard, chain, ev
 from diffpolicy.updates import RegressionConfig
 from diffpolicy.updates.regression import Regression
 
-__all__ = ["Stage", "train"]
+__all__ = ["Interrupt", "Stage", "train"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
         JsonLines(stage.folder / "train.jsonl", start) as lines,
         TensorBoard(stage.folder / "tensorboard", start) as board,
         Progress(stage.steps, start, title=stage.title) as progress,
-        _Interrupt() as interrupt,
+        Interrupt() as interrupt,
     ):
         report = chain(
             every(10, chain(lines, board), stage.steps),
@@ -113,7 +113,7 @@ def _resume(update: Regression, folder: Path) -> float:
     return seconds
 
 
-class _Interrupt:
+class Interrupt:
     """Holds Ctrl-C and SIGTERM back until the update under way is complete, so that what is saved is whole.
 
     The second of them is not held back.

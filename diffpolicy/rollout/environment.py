@@ -18,7 +18,7 @@ import diffpolicy_envs
 from diffpolicy.data.episode import as_float32, flattened
 from diffpolicy.errors import InputError, nearest
 from diffpolicy.rollout.faults import told
-from diffpolicy.rollout.foreign import GuardedVectorEnv, Roused, RousedBranchable, resets_in_part
+from diffpolicy.rollout.foreign import Roused, RousedBranchable, resets_in_part
 
 __all__ = [
     "Branchable",
@@ -36,7 +36,6 @@ __all__ = [
 
 Vector = VectorEnv[Any, Any, Any]
 _OURS = "diffpolicy_envs.vector:TaskVectorEnv"
-_GIVEN_UP = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC", "CTRL")]
 
 
 @runtime_checkable
@@ -101,10 +100,12 @@ def _theirs(
     environment: str, spec: gymnasium.envs.registration.EnvSpec, num_envs: int, options: dict[str, Any]
 ) -> Vector:
     """Another package's environment: its own vector environment where that will do, else a loop."""
+    from diffpolicy.rollout.gymnasium_mujoco import looped
+
     env = None if spec.vector_entry_point is None else _their_vector(environment, num_envs, options)
     if env is None:
         try:
-            env = GuardedVectorEnv(lambda: gymnasium.make(environment, **options), num_envs)
+            env = looped(lambda: gymnasium.make(environment, **options), num_envs, spec)
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except Exception as error:
@@ -150,8 +151,9 @@ def _log_to_console_only() -> None:
 
 def conditions_of(environment: str) -> tuple[str, ...]:
     """Names of the conditions that an environment knows."""
-    if _spec(environment).vector_entry_point == _OURS:
-        return tuple(diffpolicy_envs.CONDITIONS)
+    spec = _spec(environment)
+    if spec.vector_entry_point == _OURS:
+        return tuple(spec.kwargs["task"].conditions())
     return ("clean",)
 
 
@@ -204,8 +206,7 @@ def divergences(env: Vector) -> npt.NDArray[np.int64]:
     """How often (N,) MuJoCo gave up a simulation of ours and started it afresh, since its last reset."""
     if not isinstance(env.unwrapped, diffpolicy_envs.TaskVectorEnv):
         return np.zeros(env.num_envs, dtype=np.int64)
-    warnings_given = env.unwrapped.simulations.batch.warning  # (N, kinds, (last detail, count))
-    return np.asarray(warnings_given[:, _GIVEN_UP, 1].sum(axis=1), dtype=np.int64)
+    return env.unwrapped.simulations.divergences(np.arange(env.num_envs))
 
 
 def named(observation: Any) -> dict[str, npt.NDArray[np.float32]]:

@@ -77,6 +77,10 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._over, self.seen = terminated or truncated, observation
         return observation, reward, terminated, truncated, _settled(info)
 
+    def revive(self, observation: Any) -> None:
+        """Go on with an episode whose environment was set to a state in which it shows this observation."""
+        self._over, self.seen = False, observation
+
     def close(self) -> None:
         """Free the environment; a fault in that costs nothing any more."""
         with suppress(Exception, SystemExit):

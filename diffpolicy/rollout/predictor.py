@@ -13,8 +13,9 @@ import numpy.typing as npt
 from diffpolicy.diffusion.noise import counter_noise
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import Scripted, Vector
+from diffpolicy_envs import Task, TaskVectorEnv
 
-__all__ = ["EpisodicPredictor", "Mixture", "Predictor", "Rows", "ScriptedExpert", "everywhere"]
+__all__ = ["EpisodicPredictor", "Mixture", "Predictor", "Rows", "ScriptedExpert", "everywhere", "knows_expert"]
 
 Flags = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
@@ -61,11 +62,11 @@ class ScriptedExpert:
 
     def __init__(self, env: Vector) -> None:
         unwrapped = env.unwrapped
-        if not isinstance(unwrapped, Scripted):
+        if not isinstance(unwrapped, Scripted) or not knows_expert(env):
             name = env.spec.id if env.spec else type(unwrapped).__name__
             raise InputError(
                 f"{name} knows no scripted expert; name another (--labeller, --expert): a checkpoint folder, the zip "
-                "file of a Stable-Baselines3 model, or module:function"
+                "file of a Stable-Baselines3 model, or module:function; or train one (diffpolicy expert)"
             )
         self._env: Scripted = unwrapped
 
@@ -79,9 +80,21 @@ class ScriptedExpert:
     ) -> tuple[npt.NDArray[np.float32], Rows]:
         """The expert's actions (n, A) in the simulations' present states."""
         del observation, episode_start, deterministic
+        if isinstance(self._env, TaskVectorEnv):  # ours can be asked about some simulations alone
+            state = Rows(np.arange(self._env.num_envs)) if state is None else state
+            return self._env.expert(state.index), state
         actions = self._env.expert()
         state = Rows(np.arange(len(actions))) if state is None else state
         return actions[state.index], state
+
+
+def knows_expert(env: Vector) -> bool:
+    """Whether an environment has an expert of its own: a scripted one, or a planner where its task has a cost."""
+    unwrapped = env.unwrapped
+    if isinstance(unwrapped, TaskVectorEnv):
+        task = type(unwrapped.simulations.task)
+        return task.scripted() or task.cost is not Task.cost
+    return isinstance(unwrapped, Scripted)
 
 
 @dataclass(frozen=True)

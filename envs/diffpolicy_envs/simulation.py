@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import mujoco
 import mujoco.batch
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from diffpolicy_envs.condition import Condition, checked_seed, condition_named, draw_disturbance
 from diffpolicy_envs.declared import require_declared, require_observed
 from diffpolicy_envs.paths import model_path
-from diffpolicy_envs.task import Array, Ids, Task
+from diffpolicy_envs.task import Array, Ids, Plans, Task
 
 __all__ = ["Simulations", "Transition"]
 
@@ -82,6 +83,8 @@ class Simulations:
         self._delay = np.zeros((num, self.condition.action_delay, task.action_size))
         self._records = np.zeros((num, len(task.records)))
         self._noise: dict[tuple[int, int], Array] = {}
+        self._planner: Plans | None = None
+        self._plans: dict[int, tuple[int, Any]] = {}  # simulation -> step in which it was planned, plan
         self.batch.reset(keyframe=0, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
         self._home = self.batch.state[0].copy()  # the row of the home keyframe
         self.batch.forward(np.arange(1), stage=int(mujoco.mjtStage.mjSTAGE_VEL))
@@ -101,6 +104,7 @@ class Simulations:
                 self._episode[i, _COUNT] += 1
             else:
                 self._episode[i, _SEED], self._episode[i, _COUNT] = seed, 0
+        self._forget(ids)
         self.batch.state[ids], self.batch.warning[ids] = self._home, 0  # as Batch.reset does, in a tenth of the time
         rngs = [np.random.default_rng([int(s), int(c)]) for s, c in self._episode[ids][:, [_SEED, _COUNT]]]
         self.task.place(ids, rngs, self.condition.start)
@@ -205,8 +209,29 @@ class Simulations:
         return self._noise[key]
 
     def expert(self, ids: Ids) -> npt.NDArray[np.float32]:
-        """Scripted expert's normalised actions (n, A), from the true state."""
-        return self.task.expert(ids).astype(np.float32)
+        """The expert's normalised actions (n, A), from the true state: scripted, or else planned."""
+        return self.task.expert(ids).astype(np.float32) if type(self.task).scripted() else self.planned(ids)
+
+    def planned(self, ids: Ids) -> npt.NDArray[np.float32]:
+        """A planner's normalised actions (n, A), from the true state.
+
+        A plan starts from the one before, where that was asked for in the step before; a simulation that was
+        reset or set since starts afresh. Asked again in the same step, the answer is the same.
+
+        Raises:
+            ValueError: the task has no cost.
+        """
+        if self._planner is None:
+            self._planner = type(self.task).planner(self.condition)
+        for i, row in zip(map(int, ids), self.get_state(ids), strict=True):
+            step, (when, before) = int(self._episode[i, _STEP]), self._plans.get(i, (-1, None))
+            if when != step:
+                self._plans[i] = step, self._planner.plan(row, before if when == step - 1 else None)
+        return np.stack([self._plans[int(i)][1].action for i in ids]).astype(np.float32)
+
+    def _forget(self, ids: Ids) -> None:
+        for i in ids if self._plans else ():
+            self._plans.pop(int(i), None)
 
     # -- whole state ------------------------------------------------------------------------------------------
 
@@ -237,6 +262,7 @@ class Simulations:
             )
         sizes = [self.batch.nstate, *(f[0].size for f in self._varied), _EPISODE_COLUMNS, self._delay[0].size]
         physics, *fields, episode, delay, records = np.split(rows, np.cumsum(sizes), axis=1)
+        self._forget(ids)
         self.batch.state[ids], self.batch.warning[ids] = physics, 0
         for target, values in zip(self._varied, fields, strict=True):
             target[ids] = values.reshape(len(ids), *target.shape[1:])

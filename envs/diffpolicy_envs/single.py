@@ -76,7 +76,7 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         )
 
     def expert(self) -> npt.NDArray[np.float32]:
-        """Scripted expert's action (A,) in the present state."""
+        """The expert's action (A,) in the present state."""
         return np.asarray(self.simulations.expert(self._ids)[0])
 
     def get_state(self) -> Array:

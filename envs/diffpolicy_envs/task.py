@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import mujoco
 import mujoco.batch
@@ -14,11 +14,17 @@ import numpy.typing as npt
 
 from diffpolicy_envs.condition import CONDITIONS, Condition, Start
 
-__all__ = ["Array", "Bounds", "Ids", "Task"]
+__all__ = ["Array", "Bounds", "Ids", "Plans", "Task"]
 
 Array = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.intp]
 Bounds = tuple[npt.ArrayLike, npt.ArrayLike]
+
+
+class Plans(Protocol):
+    """Makes plans whose first action is ``action`` (A,), each from a state row (S,) and the plan before it."""
+
+    def plan(self, state: Array, before: Any = None) -> Any: ...
 
 
 class Task(ABC):
@@ -62,6 +68,22 @@ class Task(ABC):
         """The conditions that mean something here, by name; ``hard`` is the task's own."""
         known = {name: condition for name, condition in CONDITIONS.items() if name not in cls.unfit}
         return known if cls.hard is None else {**known, "hard": cls.hard}
+
+    @classmethod
+    def scripted(cls) -> bool:
+        """Whether the task has a scripted expert; else its expert is a planner."""
+        return cls.expert is not Task.expert and not cls.planned
+
+    @classmethod
+    def planner(cls, condition: str | Condition = "clean") -> Plans:
+        """A planner for the task under a condition, with the settings that the task names in ``planning``.
+
+        Raises:
+            ValueError: the task has no cost.
+        """
+        from diffpolicy_envs.planner import Planner
+
+        return Planner(cls, condition)
 
     @abstractmethod
     def place(self, ids: Ids, rngs: list[np.random.Generator], start: Start) -> None:

@@ -188,9 +188,17 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
 
     # -- beyond gymnasium -------------------------------------------------------------------------------------
 
-    def expert(self) -> npt.NDArray[np.float32]:
-        """Scripted expert's actions (N, A) in the present states."""
-        return self.simulations.expert(self._all)
+    def expert(self, ids: Ids | None = None) -> npt.NDArray[np.float32]:
+        """The expert's actions (n, A) in the present states of ``ids``, by default of all."""
+        return self.simulations.expert(self._all if ids is None else ids)
+
+    def planned(self, ids: Ids | None = None) -> npt.NDArray[np.float32]:
+        """A planner's actions (n, A) in the present states of ``ids``, by default of all.
+
+        Raises:
+            ValueError: the task has no cost.
+        """
+        return self.simulations.planned(self._all if ids is None else ids)
 
     def get_state(self) -> Array:
         """Whole states (N, S)."""

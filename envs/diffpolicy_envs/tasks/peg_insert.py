@@ -161,7 +161,7 @@ class PegInsert(TabletopTask):
 
         insert, fitting = self._insert(ids)
         down, let_go = self._set_down(ids)
-        astray = askew & (self.depth(ids) == 0)
+        astray = askew & (self.depth(ids) == 0) & False
         insert = np.where(astray[:, None], down, insert)
         keep = held & ~low
         closed = (keep & ~(astray & let_go)) | closing

@@ -1,0 +1,197 @@
+"""PushT: push the T onto the T that is painted on the table, until it covers 95% of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import ClassVar
+
+import mujoco.batch
+import numpy as np
+import numpy.typing as npt
+
+from diffpolicy_envs.condition import Condition, Start
+from diffpolicy_envs.motion import length, wrapped
+from diffpolicy_envs.overlap import covered
+from diffpolicy_envs.planner import Planner, PlannerConfig
+from diffpolicy_envs.strokes import CENTRE, OUTLINE, PARTS, RADIUS, SIDE, strokes
+from diffpolicy_envs.task import Array, Bounds, Ids, Task
+
+__all__ = ["PushT"]
+
+NEAR, TURN = 0.07, np.pi / 3  # how far from its goal the T starts at most, narrow [m], [rad]
+COVERAGE = 0.95  # at which it counts as done
+KICK = 2.5  # how much faster the T is kicked than a condition's shove, since the table stops it in 20 ms
+
+_MIDDLE = OUTLINE.mean(axis=0)
+_SPREAD = float(((OUTLINE - _MIDDLE) ** 2).sum(axis=1).mean())  # [m^2]
+
+
+class PushT(Task):
+    """The T starts anywhere in a frame of 512 mm; its goal is the middle, at 45 degrees. Success: 95% covered.
+
+    Action (2,): x and y of where the pusher shall be, each in [-1, 1] over the frame.
+
+    Observation: ``pusher`` (4,) position [m] and velocity [m/s]; ``block`` (7,) position of the T's origin, the
+    middle of its bar's outer edge [m], cosine and sine of its angle, velocity [m/s] and rate of turning [rad/s];
+    ``goal`` (4,) position [m], cosine and sine of its angle; ``corners`` (16,) of the T [m]; ``relative`` (4,)
+    the pusher from the T's origin, in the T's own axes, and the goal from the T's origin [m].
+    """
+
+    model = "push_t"
+    substeps = 20
+    max_steps = 300
+    camera = "top"
+    action_size = 2
+    observation: ClassVar[Mapping[str, Bounds]] = {
+        "pusher": ([0.0, 0.0, -2.0, -2.0], [SIDE, SIDE, 2.0, 2.0]),
+        "block": ([0.0, 0.0, -1.0, -1.0, -1.0, -1.0, -10.0], [SIDE, SIDE, 1.0, 1.0, 1.0, 1.0, 10.0]),
+        "goal": ([0.0, 0.0, -1.0, -1.0], [SIDE, SIDE, 1.0, 1.0]),
+        "corners": ([0.0] * 16, [SIDE] * 16),
+        "relative": ([-SIDE] * 4, [SIDE] * 4),
+    }
+    fields = ("body_mass", "body_inertia", "dof_damping", "geom_friction")
+    records = ("coverage", "max_coverage")
+    unfit = ("slip",)
+    planned = True
+    hard = Condition("hard", "narrow", shove_speed=(0.7, 1.5), sensor_noise=0.001)
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "body": ("block", "goal", "pusher"),
+        "joint": ("block_x", "block_y", "block_yaw", "pusher_x", "pusher_y"),
+        "geom": ("pusher",),
+    }
+    planning: ClassVar[PlannerConfig] = PlannerConfig(
+        samples=48, noise=(0.003, 0.01, 0.03), proposals=0.75, weights=(0.0, 0.0, 1.0, 0.3), margin=0.03, substeps=5
+    )
+
+    def __init__(self, batch: mujoco.batch.Batch) -> None:
+        super().__init__(batch)
+        model = batch.model
+        self._ctrl, self._qpos, self._qvel = batch.bind("ctrl"), batch.bind("qpos"), batch.bind("qvel")
+        quaternion = model.body("goal").quat
+        self._goal = np.array([*model.body("goal").pos[:2], 2.0 * np.arctan2(quaternion[3], quaternion[0])])
+        self._block, self._pusher = int(model.body("block").id), int(model.geom("pusher").id)
+
+    # -- what the array functions read ------------------------------------------------------------------------
+
+    def pose(self, ids: Ids) -> tuple[Array, Array]:
+        """Origin (n, 2) [m] and angle (n,) [rad] of the T."""
+        centre, angle = self._qpos[ids, :2], self._qpos[ids, 2]
+        return centre - CENTRE[1] * np.stack([-np.sin(angle), np.cos(angle)], axis=1), angle
+
+    def pusher(self, ids: Ids) -> Array:
+        """Position (n, 2) of the pusher [m]."""
+        return np.asarray(self._qpos[ids, 3:5])
+
+    def coverage(self, ids: Ids) -> Array:
+        """Share (n,) of the painted T that the T covers."""
+        origin, angle = self.pose(ids)
+        return covered(PARTS, _turned(origin - self._goal[:2], -self._goal[2]), angle - self._goal[2])
+
+    # -- Task -------------------------------------------------------------------------------------------------
+
+    def place(self, ids: Ids, rngs: list[np.random.Generator], start: Start) -> None:
+        for i, rng in zip(ids, rngs, strict=True):
+            middle, angle = self._drawn(rng, start)
+            pusher = rng.uniform(2 * RADIUS, SIDE - 2 * RADIUS, 2)
+            while np.hypot(*(pusher - middle)) < 0.11:
+                pusher = rng.uniform(2 * RADIUS, SIDE - 2 * RADIUS, 2)
+            self._qpos[i] = [*middle, angle, *pusher]
+            self._ctrl[i] = pusher
+
+    def _drawn(self, rng: np.random.Generator, start: Start) -> tuple[Array, float]:
+        """Where the T starts: its centre of mass (2,) [m] and its angle [rad]."""
+        if start == "narrow":
+            goal = self._goal[:2] + _turned(CENTRE[None], self._goal[2:])[0]
+            return goal + rng.uniform(-NEAR, NEAR, 2), self._goal[2] + float(rng.uniform(-TURN, TURN))
+        angle = rng.uniform(-np.pi, np.pi)
+        corners = _turned(OUTLINE - CENTRE, np.full(8, angle))
+        low, high = 0.001 - corners.min(axis=0), SIDE - 0.001 - corners.max(axis=0)
+        share = np.clip(rng.uniform(-0.15, 1.15, 2), 0.0, 1.0)  # at a wall where it would lie beyond
+        return low + share * (high - low), float(angle)
+
+    def control(self, ids: Ids, action: Array) -> None:
+        self._ctrl[ids] = (action + 1.0) * (0.5 * SIDE)
+
+    def observe(self, ids: Ids) -> dict[str, Array]:
+        (origin, angle), pusher, rates = self.pose(ids), self.pusher(ids), self._qvel[ids]
+        cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+        arm = CENTRE[1] * rates[:, 2:3]  # the origin's velocity is that of the centre of mass and of the turn
+        velocity = rates[:, :2] + arm * np.concatenate([cos, sin], axis=1)
+        x = origin[:, :1] + cos * OUTLINE[:, 0] - sin * OUTLINE[:, 1]  # (n, 8)
+        y = origin[:, 1:] + sin * OUTLINE[:, 0] + cos * OUTLINE[:, 1]
+        goal = np.tile([*self._goal[:2], np.cos(self._goal[2]), np.sin(self._goal[2])], (len(ids), 1))
+        return {
+            "pusher": np.concatenate([pusher, rates[:, 3:5]], axis=1),
+            "block": np.concatenate([origin, cos, sin, velocity, rates[:, 2:3]], axis=1),
+            "goal": goal,
+            "corners": np.stack([x, y], axis=2).reshape(len(ids), 16),
+            "relative": np.concatenate([_turned(pusher - origin, -angle), self._goal[:2] - origin], axis=1),
+        }
+
+    def reward_terms(self, ids: Ids) -> dict[str, Array]:
+        """Costs until the success that ends the episode, each at most 1 a step, and a bonus for it."""
+        coverage = self.coverage(ids)
+        return {
+            "coverage": -0.7 * (1.0 - coverage),
+            "distance": -0.3 * np.tanh(self.distance(ids) / 0.1),
+            "success": np.where(coverage >= COVERAGE, 10.0, 0.0),
+        }
+
+    def success(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        return self.coverage(ids) >= COVERAGE
+
+    def record(self, ids: Ids, so_far: Array) -> Array:
+        coverage = self.coverage(ids)
+        return np.stack([coverage, np.maximum(coverage, so_far[:, 1])], axis=1)
+
+    def distance(self, ids: Ids) -> Array:
+        """Root mean square (n,) of the way that the T's corners have to go [m]: place and angle in one."""
+        origin, angle = self.pose(ids)
+        turn = angle - self._goal[2]
+        gap = origin + _turned(np.broadcast_to(_MIDDLE, origin.shape), angle)
+        gap = gap - self._goal[:2] - _turned(_MIDDLE[None], self._goal[2:])
+        return np.asarray(np.sqrt((gap**2).sum(axis=1) + 2.0 * _SPREAD * (1.0 - np.cos(turn))))
+
+    def cost(self, ids: Ids) -> Array:
+        away = length(self.pusher(ids) - self._qpos[ids, :2])
+        return self.distance(ids) + 0.02 * np.maximum(away - 0.1, 0.0)
+
+    def idle_action(self, ids: Ids) -> Array:
+        return np.clip(self.pusher(ids) / (0.5 * SIDE) - 1.0, -1.0, 1.0)
+
+    def propose(self, i: int, rng: np.random.Generator, count: int, horizon: int) -> Array:
+        duration = float(self.batch.model.opt.timestep) * self.substeps
+        paths = strokes(self._qpos[i, :3], self._qpos[i, 3:5], rng, count, duration * np.arange(1, horizon + 1))
+        return paths / (0.5 * SIDE) - 1.0
+
+    @cached_property
+    def _planner(self) -> Planner:
+        return Planner(type(self))
+
+    def expert(self, ids: Ids) -> Array:
+        """The first action of a cold plan from each state."""
+        return self._planner.actions(self.batch, ids)
+
+    # -- what can befall it -----------------------------------------------------------------------------------
+
+    def vary(self, ids: Ids, mass_scale: Array, friction_scale: Array) -> None:
+        """The T's mass, with it how the table slows it down, and the pusher's friction."""
+        model, block = self.batch.model, self._block
+        self.batch.expand("body_mass")[ids, block] = model.body_mass[block] * mass_scale
+        self.batch.expand("body_inertia")[ids, block] = model.body_inertia[block] * mass_scale[:, None]
+        self.batch.expand("dof_damping")[ids, :3] = model.dof_damping[:3] * mass_scale[:, None]
+        friction = model.geom_friction[self._pusher, 0] * friction_scale
+        self.batch.expand("geom_friction")[ids, self._pusher, 0] = friction
+
+    def shove(self, ids: Ids, angle: Array, speed: Array) -> None:
+        """Kick the T: it slides by 2 to 8 cm and turns."""
+        self._qvel[ids, 0] = KICK * speed * np.cos(angle)
+        self._qvel[ids, 1] = KICK * speed * np.sin(angle)
+        self._qvel[ids, 2] = 20.0 * speed * np.sin(3.0 * angle)
+
+
+def _turned(vector: Array, angle: Array) -> Array:
+    """Vectors (n, 2) turned by angles (n,) or (1,) or by one [rad]."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([cos * vector[:, 0] - sin * vector[:, 1], sin * vector[:, 0] + cos * vector[:, 1]], axis=1)
