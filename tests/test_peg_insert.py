@@ -204,7 +204,7 @@ def test_expert_goes_on_from_odd_places() -> None:
     put(sim, 2, goal[2] + [0.0, 0.0, 0.022], yaw[2])  # half in the hole
     sim.batch.bind("qpos")[:3, 7:9] = 0.04
     put(sim, 3, tool[3] + [0.004, 0.0, -0.02], 0.0, 0.25)  # slants in the hand
-    put(sim, 4, tool[4] + [0.0, 0.0, -0.02], 0.0, -0.25)
+    put(sim, 4, tool[4] + [0.0, 0.0, -0.02], 0.0, -0.2)
     put(sim, 5, tool[5] + [0.0, 0.0, 0.01], 0.0)  # is held too low
     put(sim, 6, tool[6] + [0.01, 0.0, -0.035], 0.0)  # and too high, near its edge
     task_of(sim).set_mocap(7, "goal", [0.55, -0.1, 0.0], 0.7)

@@ -63,7 +63,7 @@ def strokes(pose: Array, pusher: Array, rng: np.random.Generator, count: int, ti
     odd = np.arange(count) % 3 == 2  # two of three go straight
     lean = np.where(odd, rng.uniform(-0.6, 0.6, size=count), 0.0)  # of the push from the normal [rad]
     side = np.where(odd, rng.integers(-1, 2, size=count), 0)
-    push = np.where(odd, rng.uniform(0.08, 0.3, size=count), PUSH)
+    push = np.where(odd, rng.uniform(0.05, 0.2, size=count), PUSH)
     speed = np.stack([np.full(count, TRAVEL), push], axis=1)  # [m/s]
     far = np.exp(rng.uniform(np.log(0.003), np.log(0.15), size=count))  # [m]
     way = -_turned(normal, lean)
@@ -72,7 +72,7 @@ def strokes(pose: Array, pusher: Array, rng: np.random.Generator, count: int, ti
     return _walked(np.clip(path @ into + pose[:2], RADIUS, SIDE - RADIUS), speed, times)
 
 
-TRAVEL, PUSH = 0.4, 0.15
+TRAVEL, PUSH = 0.3, 0.1
 
 
 def _turned(vector: Array, angle: Array) -> Array:

@@ -30,8 +30,7 @@ DEPTH = 0.03  # of the peg in the hole at success [m]
 LEAD = 0.035  # how far ahead of the tool the expert sets its target [m]
 PRESS = 0.012  # and how far below it while it holds the peg [m]
 OVER = 1.4  # factor on the sideways error that it aims to undo, since the springs of the arm hold it back
-SLANT = 0.12  # a peg that slants in the hand by more is first stood on the table [rad]
-ASIDE = 0.1  # and at least this far from the middle of the hole [m]
+SLANT = 0.12  # a peg that slants by more is not grasped [rad]
 BRAKE = 7.0  # deceleration of the sliding fixture [m/s^2]
 QUARTER = np.pi / 2
 
@@ -143,13 +142,16 @@ class PegInsert(TabletopTask):
     # -- the expert -----------------------------------------------------------------------------------------
 
     def expert(self, ids: Ids) -> Array:
-        """Carry the peg above the hole, turn it to fit, lower it; stand a peg that lies badly down, and grasp anew."""
+        """Carry the peg above the hole, turn it to fit, lower it; pick up a peg that was left standing.
+
+        It does not let go of a peg that sits askew to grasp it better: a label to open the hand, in states that
+        hardly differ from those where it must stay shut, taught policies to drop the peg.
+        """
         tool, peg, yaw = self.tool(ids), self.object_position(ids), self.tool_yaw(ids)
         off = length((tool - peg)[:, :2])
         level = tool[:, 2] - peg[:, 2]
         held = (off < 0.018) & (np.abs(level - 0.01) < 0.045) & (self.opening(ids) < 0.034)
         low = held & (level < 0.01) & (self.depth(ids) > 0.01)  # the fingers would meet the rim: grasp higher
-        askew = (self._axis(ids, "object") * self._axis(ids, "tool")).sum(axis=1) < np.cos(SLANT)
         grasp = self._grasp_yaw(ids)
         turn = np.abs(grasp - yaw)
 
@@ -160,30 +162,12 @@ class PegInsert(TabletopTask):
         closing = between & (turn < 0.15) & (np.abs(level - GRIP) < 0.008) & upright
 
         insert, fitting = self._insert(ids)
-        down, let_go = self._set_down(ids)
-        astray = askew & (self.depth(ids) == 0) & False
-        insert = np.where(astray[:, None], down, insert)
         keep = held & ~low
-        closed = (keep & ~(astray & let_go)) | closing
         return self.command(
             np.where(keep[:, None], insert, reach),
-            np.where(keep, np.where(astray, yaw, fitting), grasp),
-            np.where(closed, -1.0, 1.0),
+            np.where(keep, fitting, grasp),
+            np.where(keep | closing, -1.0, 1.0),
         )
-
-    def _set_down(self, ids: Ids) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """Target (n, 3) [m] of a hand that stands the peg on the table, and whether it stands there (n,)."""
-        tool, tip, seat = self.tool(ids), self._tip(ids), self.goal(ids)
-        low, high = STARTS["wide"]
-        spot = seat[:, :2] + _outside(tip[:, :2] - seat[:, :2])
-        inward = seat[:, :2] + _outside((low + high) / 2 - seat[:, :2])
-        spot = np.where(((spot < low - 0.06) | (spot > high + 0.06)).any(axis=1, keepdims=True), inward, spot)
-        far = length(spot - tip[:, :2])
-        height = np.interp(far, [0.01, 0.04], [-0.004, 0.06])
-        way = np.concatenate([spot - tip[:, :2], np.zeros((len(ids), 1))], axis=1)
-        target = bounded_step(tool, along_funnel(tool, tool + way, tool[:, 2] - tip[:, 2] + height), LEAD)
-        target[:, 2] = np.maximum(target[:, 2], tool[:, 2] - PRESS)
-        return target, np.asarray((tip[:, 2] < 0.008) & (length(self.object_velocity(ids)) < 0.05))
 
     def _insert(self, ids: Ids) -> tuple[Array, Array]:
         """Target (n, 3) [m] and yaw (n,) [rad] of a hand that holds the peg."""
@@ -192,7 +176,7 @@ class PegInsert(TabletopTask):
         yaw = self.tool_yaw(ids) + turn
         yaw = np.where(np.abs(yaw) > 0.97 * QUARTER, yaw - np.copysign(QUARTER, yaw), yaw)
         astray = np.where(self.depth(ids) > 0.002, 0.0, self._aside(ids) + 0.05 * np.maximum(np.abs(turn) - 0.03, 0.0))
-        height = RIM + np.interp(astray, [0.002, 0.004, 0.02], [-0.045, 0.012, 0.05])  # of the tip
+        height = RIM + np.interp(astray, [0.0035, 0.006, 0.02], [-0.045, 0.012, 0.05])  # of the tip
         desired = along_funnel(tool, tool + OVER * (seat - tip), tool[:, 2] - tip[:, 2] + height)
         target = bounded_step(tool, desired, LEAD)
         target[:, 2] = np.maximum(target[:, 2], tool[:, 2] - PRESS)
@@ -207,13 +191,6 @@ class PegInsert(TabletopTask):
         peg, now = self._peg_yaw(ids), self.tool_yaw(ids)
         yaw = now + _quarter(peg - now)
         return np.where(np.abs(yaw) > 0.9 * QUARTER, peg, yaw)
-
-
-def _outside(gap: Array) -> Array:
-    """The horizontal vector (n, 2), made at least ``ASIDE`` [m] long."""
-    distance = np.sqrt((gap**2).sum(axis=1, keepdims=True))
-    gap = np.where(distance < 1e-6, [-1.0, 0.0], gap / np.maximum(distance, 1e-6))
-    return np.asarray(gap * np.maximum(distance, ASIDE))
 
 
 def _quarter(angle: Array) -> Array:

@@ -21,7 +21,7 @@ class PickPlace(CarryTask):
     """Success: the cube rests on the table within 4 cm of the goal and the gripper has let go of it."""
 
     model = "pick_place"
-    hard = Condition("hard", "wide", shove_speed=(0.7, 1.5), sensor_noise=0.002)
+    hard = Condition("hard", "wide", shove_speed=(0.5, 1.2), shove_window=(2, 20))
     tolerance = 0.04
     left = 0.036
     let_go = 0.03

@@ -61,7 +61,7 @@ class PushT(Task):
         "geom": ("pusher",),
     }
     planning: ClassVar[PlannerConfig] = PlannerConfig(
-        samples=48, noise=(0.003, 0.01, 0.03), proposals=0.75, weights=(0.0, 0.0, 1.0, 0.3), margin=0.03, substeps=5
+        samples=48, noise=(0.003, 0.01, 0.03), proposals=0.75, end=0.0, mean=0.0, least=1.0, soon=0.3, margin=0.03, substeps=5
     )
 
     def __init__(self, batch: mujoco.batch.Batch) -> None:
