@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from registry import every_case, every_name, every_task
+from registry import every_case, every_name, every_scripted, every_task
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from diffpolicy_envs import TASKS, Task, TaskEnv, TaskVectorEnv
@@ -96,7 +96,7 @@ def test_reward_is_the_sum_of_its_terms(task: type[Task]) -> None:
             break
 
 
-@every_task
+@every_scripted
 def test_success_ends_the_episode_and_is_told_by_both_names(task: type[Task]) -> None:
     env = TaskVectorEnv(task, 4, threads=1, autoreset_mode=AutoresetMode.DISABLED)
     env.reset(seed=0)

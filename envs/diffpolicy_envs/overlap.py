@@ -40,9 +40,9 @@ def covered(shape: Sequence[Rectangle], shift: Array, turn: Array) -> Array:
     return np.asarray(np.ascontiguousarray(signed).reshape(len(turn), -1).sum(axis=1) / area)
 
 
-def _between(start: Array, step: Array, low: Array, high: Array, begin: Array | float, end: Array | float) -> tuple[
-    Array, Array
-]:
+def _between(
+    start: Array, step: Array, low: Array, high: Array, begin: Array | float, end: Array | float
+) -> tuple[Array, Array]:
     """Shares of the way ``start + share * step``, within ``begin`` to ``end``, from which and to which it is between.
 
     Where it does not move, any share will do: what is integrated is constant, or covers no ground.

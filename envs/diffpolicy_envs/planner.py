@@ -41,11 +41,11 @@ class PlannerConfig:
     """Share of the samples that the cross-entropy method keeps."""
     temperature: float = 0.1
     """MPPI's, as a share of the distance from the least cost to the mean one."""
-    end: float = 1.0
-    """Weight of the cost in which a plan ends."""
-    mean: float = 0.3
+    mean: float = 1.0
     """Weight of the mean cost on the way."""
-    least: float = 0.3
+    end: float = 0.0
+    """Weight of the cost in which a plan ends."""
+    least: float = 0.0
     """Weight of the least cost on the way."""
     soon: float = 0.0
     """Weight of the mean, over the way, of the least cost so far: the sooner, the better; what follows is no matter."""
@@ -139,7 +139,8 @@ class Planner:
         if before is not None:
             given.insert(int(stuck), np.concatenate([before.actions[1:], before.actions[-1:]]))
         middle, now = given[0], idle[0] if before is None else before.action
-        given += list(task.propose(0, rng, round(config.proposals * config.samples), config.horizon))
+        same = rng if stuck else np.random.default_rng([config.seed, 3])
+        given += list(task.propose(0, same, round(config.proposals * config.samples), config.horizon))
         widths = np.resize(np.array(config.noise) * (3.0 if stuck else 1.0), config.samples)[:, None, None]
         cost = np.inf
         for iteration in range(config.iterations):

@@ -63,7 +63,7 @@ def strokes(pose: Array, pusher: Array, rng: np.random.Generator, count: int, ti
     odd = np.arange(count) % 3 == 2  # two of three go straight
     lean = np.where(odd, rng.uniform(-0.6, 0.6, size=count), 0.0)  # of the push from the normal [rad]
     side = np.where(odd, rng.integers(-1, 2, size=count), 0)
-    push = np.where(odd, rng.uniform(0.05, 0.2, size=count), PUSH)
+    push = np.where(odd, rng.uniform(0.03, 0.12, size=count), PUSH)
     speed = np.stack([np.full(count, TRAVEL), push], axis=1)  # [m/s]
     far = np.exp(rng.uniform(np.log(0.003), np.log(0.15), size=count))  # [m]
     way = -_turned(normal, lean)
@@ -72,7 +72,7 @@ def strokes(pose: Array, pusher: Array, rng: np.random.Generator, count: int, ti
     return _walked(np.clip(path @ into + pose[:2], RADIUS, SIDE - RADIUS), speed, times)
 
 
-TRAVEL, PUSH = 0.3, 0.1
+TRAVEL, PUSH = 0.25, 0.06
 
 
 def _turned(vector: Array, angle: Array) -> Array:
@@ -99,8 +99,8 @@ def _round(here: Array, meet: Array, normal: Array, side: npt.NDArray[np.int64])
     now = float(_gap(here))  # it may begin at the T, and end there
     least = np.full(_ARC + 1, min(RADIUS + _SPARE, now - 1e-4))
     least[-1] = min(RADIUS - 0.001, now - 1e-4)
-    clear = (_gap(between) >= least[:, None]).all(axis=2)  # (count, P + 1)
-    last = np.where(clear.any(axis=1), _ARC - clear[:, ::-1].argmax(axis=1), 0)  # index of the last goal in sight
+    clear = np.all(_gap(between) >= least[:, None], axis=2)  # (count, P + 1)
+    last = np.where(np.any(clear, axis=1), _ARC - clear[:, ::-1].argmax(axis=1), 0)  # index of the last goal in sight
     arc = np.where((np.arange(_ARC) < last[:, None])[:, :, None], here, arc)
     return np.concatenate([np.broadcast_to(here, (len(arc), 1, 2)), arc], axis=1)
 

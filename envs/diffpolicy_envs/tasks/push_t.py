@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffpolicy_envs.condition import Condition, Start
-from diffpolicy_envs.motion import length, wrapped
+from diffpolicy_envs.motion import length
 from diffpolicy_envs.overlap import covered
 from diffpolicy_envs.planner import Planner, PlannerConfig
 from diffpolicy_envs.strokes import CENTRE, OUTLINE, PARTS, RADIUS, SIDE, strokes
@@ -19,7 +19,7 @@ from diffpolicy_envs.task import Array, Bounds, Ids, Task
 
 __all__ = ["PushT"]
 
-NEAR, TURN = 0.07, np.pi / 3  # how far from its goal the T starts at most, narrow [m], [rad]
+NEAR, TURN = 0.10, np.pi / 3  # how far from its goal the T starts at most, narrow [m], [rad]
 COVERAGE = 0.95  # at which it counts as done
 KICK = 2.5  # how much faster the T is kicked than a condition's shove, since the table stops it in 20 ms
 
@@ -61,7 +61,16 @@ class PushT(Task):
         "geom": ("pusher",),
     }
     planning: ClassVar[PlannerConfig] = PlannerConfig(
-        samples=48, noise=(0.003, 0.01, 0.03), proposals=0.75, end=0.0, mean=0.0, least=1.0, soon=0.3, margin=0.03, substeps=5
+        samples=40,
+        horizon=25,
+        noise=(0.003, 0.01, 0.03),
+        proposals=0.75,
+        mean=0.0,
+        least=1.0,
+        soon=0.3,
+        margin=0.03,
+        patience=6,
+        substeps=4,
     )
 
     def __init__(self, batch: mujoco.batch.Batch) -> None:
@@ -70,6 +79,7 @@ class PushT(Task):
         self._ctrl, self._qpos, self._qvel = batch.bind("ctrl"), batch.bind("qpos"), batch.bind("qvel")
         quaternion = model.body("goal").quat
         self._goal = np.array([*model.body("goal").pos[:2], 2.0 * np.arctan2(quaternion[3], quaternion[0])])
+        self.step_time = float(model.opt.timestep) * self.substeps  # [s]
         self._block, self._pusher = int(model.body("block").id), int(model.geom("pusher").id)
 
     # -- what the array functions read ------------------------------------------------------------------------
@@ -161,8 +171,8 @@ class PushT(Task):
         return np.clip(self.pusher(ids) / (0.5 * SIDE) - 1.0, -1.0, 1.0)
 
     def propose(self, i: int, rng: np.random.Generator, count: int, horizon: int) -> Array:
-        duration = float(self.batch.model.opt.timestep) * self.substeps
-        paths = strokes(self._qpos[i, :3], self._qpos[i, 3:5], rng, count, duration * np.arange(1, horizon + 1))
+        times = self.step_time * np.arange(1.0, horizon + 1.0)
+        paths = strokes(self._qpos[i, :3], self._qpos[i, 3:5], rng, count, times)
         return paths / (0.5 * SIDE) - 1.0
 
     @cached_property
