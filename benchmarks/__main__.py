@@ -78,15 +78,17 @@ class Write:
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Names of tables, or `all`."""
+    partial: bool = False
+    """Write what there is of a table whose cells are not all made; its head says how many are missing."""
 
     def __call__(self) -> int:
         """Write; returns the exit status."""
         for name in TABLES if self.names == ("all",) else self.names:
             table = known(TABLES, name, "table")
-            table.write()
+            table.write(partial=self.partial)
             stale = table.stale()
             note = f"; {stale} cells were made by code that has changed since" if stale else ""
-            print(f"benchmarks/results/{name}.json   {len(table.rows())} rows{note}")
+            print(f"benchmarks/results/{name}.json   {len(table.rows(partial=self.partial))} rows{note}")
         return 0
 
 

@@ -46,17 +46,22 @@ class Table:
         runs = [f"python -m benchmarks run {suite.name}" for suite in self.suites]
         return " && ".join([*runs, f"python -m benchmarks table {self.name}"])
 
-    def finished(self, folder: Path = FOLDER) -> list[Finished]:
-        """Its committed cells; raises InputError where one is missing."""
+    def finished(self, folder: Path = FOLDER, partial: bool = False) -> list[Finished]:
+        """Its committed cells; raises InputError where one is missing, unless a part of the table will do."""
         cells = {cell.name: cell for suite in self.suites for cell in suite.cells()}
         found = [finished(cell, folder) for cell in cells.values()]
         missing = [cell for cell, one in zip(cells.values(), found, strict=True) if one is None]
-        if missing:
+        if missing and not partial:
             raise InputError(
                 f"{len(missing)} of {len(cells)} cells of the table {self.name} are missing ({missing[0].name}, ...); "
-                f"run `python -m benchmarks run {missing[0].suite}`"
+                f"run `python -m benchmarks run {missing[0].suite}`, or add --partial"
             )
         return [one for one in found if one is not None]
+
+    def missing(self, folder: Path = FOLDER) -> int:
+        """How many of its cells were never made."""
+        cells = {cell.name: cell for suite in self.suites for cell in suite.cells()}
+        return sum(finished(cell, folder) is None for cell in cells.values())
 
     def stale(self, folder: Path = FOLDER) -> int:
         """How many of its cells were made by code that has changed since."""
@@ -64,9 +69,9 @@ class Table:
         pairs = [(cell, finished(cell, folder)) for cell in cells.values()]
         return sum(one is not None and one.about["key"] != cell.evaluate.key for cell, one in pairs)
 
-    def rows(self, folder: Path = FOLDER) -> list[Row]:
+    def rows(self, folder: Path = FOLDER, partial: bool = False) -> list[Row]:
         """Its rows, comparisons included."""
-        cells = self.finished(folder)
+        cells = self.finished(folder, partial)
         rows = merged(cells, self.columns)
         for row in rows:
             for method, other in self.against:
@@ -78,10 +83,11 @@ class Table:
                         row.update(versus(ours, theirs))
         return rows if self.complete is None else self.complete(rows)
 
-    def write(self, folder: Path = FOLDER) -> None:
-        """``results/<name>.json``, and what is printed from it."""
-        rows = self.rows(folder)
-        write_table(self.name, self.command, rows, stale=self.stale(folder))
+    def write(self, folder: Path = FOLDER, partial: bool = False) -> None:
+        """``results/<name>.json``, and what is printed from it; a part of it says how many cells are missing."""
+        rows = self.rows(folder, partial)
+        more = {"missing": missing} if (missing := self.missing(folder)) else {}
+        write_table(self.name, self.command, rows, stale=self.stale(folder), **more)
         for page, mark, printed in self.pages:
             insert(page, mark, printed(rows))
         if self.draw is not None:
@@ -135,7 +141,8 @@ def experts_table(rows: Sequence[Row]) -> str:
     lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
         shown = [f"{100 * by[task, c]['success']:.1f}" if (task, c) in by else "" for c in conditions]
-        lines.append([short(task), *shown, f"{by[task, 'clean']['length']:.0f}"])
+        clean = by.get((task, "clean"))
+        lines.append([short(task), *shown, "" if clean is None else f"{clean['length']:.0f}"])
     return markdown(["task", *conditions, "steps, clean"], lines)
 
 
@@ -159,11 +166,13 @@ def envs_table(rows: Sequence[Row]) -> str:
     by = _keyed(rows, "task", "method", "condition")
     lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
-        shown = [f"{100 * by[task, 'expert', c]['success']:.1f}" for c in ("clean", "hard")]
+        cells = [by.get((task, "expert", c)) for c in ("clean", "hard")]
+        shown = ["" if row is None else f"{100 * row['success']:.1f}" for row in cells]
         for method in ("bc", LAST):
-            shown += [percent(by[task, method, c]) if (task, method, c) in by else "" for c in ("clean", "hard")]
-        seeds = by[task, "bc", "clean"]["seeds"] if (task, "bc", "clean") in by else ""
-        clean = by[task, "expert", "clean"]
+            cells = [by.get((task, method, c)) for c in ("clean", "hard")]
+            shown += ["" if row is None else percent(row) for row in cells]
+        seeds = by.get((task, "bc", "clean"), {}).get("seeds", "")
+        clean = by.get((task, "expert", "clean"), {})
         speed = [f"{clean['steps_per_s']:,}", f"{clean['share_of_bare']:.2f}"] if "steps_per_s" in clean else ["", ""]
         lines.append([short(task), *shown, str(seeds), *speed])
     header = ["task", "expert, clean", "expert, hard", "bc, clean", "bc, hard", "corrected, clean", "corrected, hard"]

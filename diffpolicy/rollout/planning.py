@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import Vector, name_of
-from diffpolicy_envs import TaskVectorEnv
+from diffpolicy.rollout.predictor import EpisodicPredictor, ScriptedExpert
+from diffpolicy_envs import Task, TaskVectorEnv
 from diffpolicy_envs.planner import Plan, Planner, PlannerConfig
 
-__all__ = ["PlanningExpert", "Plans", "can_plan"]
+__all__ = ["PlanningExpert", "Plans", "expert_in"]
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,12 @@ class PlanningExpert:
         return np.stack([plan.action for plan in plans]).astype(np.float32), Plans(state.index, plans)
 
 
-def can_plan(env: Vector) -> bool:
-    """Whether ``PlanningExpert`` would take an environment."""
-    task = getattr(getattr(env.unwrapped, "simulations", None), "task", None)
-    return task is not None and _overrides(type(task), "cost")
-
-
-def _overrides(task: type, name: str) -> bool:
-    from diffpolicy_envs import Task
-
-    return getattr(task, name) is not getattr(Task, name)
+def expert_in(env: Vector) -> EpisodicPredictor:
+    """The expert that an environment has: its script, or a planner where the task only has a cost, or says that its
+    expert plans (``planned``)."""
+    if isinstance(env.unwrapped, TaskVectorEnv):
+        task = type(env.unwrapped.simulations.task)
+        scripted, costed = (getattr(task, name) is not getattr(Task, name) for name in ("expert", "cost"))
+        if costed and (task.planned or not scripted):
+            return PlanningExpert(env)
+    return ScriptedExpert(env)

@@ -42,7 +42,7 @@ class PegInsert(TabletopTask):
     """
 
     model = "peg_insert"
-    hard = Condition("hard", "wide", shove_speed=(0.7, 1.5))
+    hard = Condition("hard", "wide", shove_speed=(1.1, 1.8), shove_window=(4, 18), sensor_noise=0.004)
     unfit = ("slip",)
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **TabletopTask.needs,
