@@ -144,7 +144,7 @@ def test_a_new_task_leaves_the_stages_of_others_as_they_are(checkout: Path) -> N
 
 def test_the_model_file_and_its_includes_are_part_of_a_stage(tmp_path: Path) -> None:
     named = {path.name for path in referenced(model_path("pick_place"))}
-    assert named == {"pick_place.xml", "arm.xml"}
+    assert named == {"pick_place.xml", "tabletop.xml", "arm.xml"}
     model = tmp_path / "a.xml"
     model.write_text("<mujoco/>", encoding="utf-8")
     before = Code().digest([], [model])

@@ -165,7 +165,9 @@ def test_names_that_are_taken_and_what_is_no_task_are_refused(tmp_path: Path) ->
 def test_task_without_an_expert_or_a_cost_says_so(tmp_path: Path) -> None:
     task = carted(tmp_path, expert=Task.expert)
     sim = Simulations(task, 1)
-    with pytest.raises(ValueError, match="task Cart has no scripted expert: define expert"):
+    with pytest.raises(
+        ValueError, match=r"task Cart has no cost to plan by: define cost\(ids\) -> \(n,\), or expert\(ids\)"
+    ):
         sim.expert(np.arange(1))
     with pytest.raises(ValueError, match="task Cart has no cost to plan by: define cost"):
         sim.task.cost(np.arange(1))

@@ -42,17 +42,6 @@ def _contacts(spacing: float = 0.01) -> tuple[Array, Array]:
 
 
 _POINTS, _NORMALS = _contacts()
-_FAR = np.array([0.15, 0.05, 0.015, 0.005])  # how far a plain stroke pushes [m]
-_PLAIN = np.array(  # where one meets the T: the outer face of its bar, its ends, their inner faces, the stem's sides, its end
-    [
-        int(np.hypot(*(_POINTS - CENTRE_TO).T).argmin())
-        for CENTRE_TO in np.array(
-            [[-45, 0], [5, 0], [45, 0], [-60, 15], [60, 15], [-40, 30], [40, 30], [-15, 100], [15, 100], [0, 120]]
-        )
-        / 1000
-        - CENTRE
-    ]
-)
 
 
 def strokes(pose: Array, pusher: Array, rng: np.random.Generator, count: int, times: Array) -> Array:
@@ -68,17 +57,15 @@ def strokes(pose: Array, pusher: Array, rng: np.random.Generator, count: int, ti
     cos, sin = np.cos(pose[2]), np.sin(pose[2])
     into = np.array([[cos, sin], [-sin, cos]])  # from the world's axes to the T's
     here = into @ (pusher - pose[:2])
-    every = len(_PLAIN) * len(_FAR)
-    odd = np.arange(count) >= every
-    which = np.where(odd, rng.integers(len(_POINTS), size=count), np.resize(_PLAIN, count))
+    which = np.resize(rng.permutation(len(_POINTS)), count)
     normal = _NORMALS[which]
     meet = _POINTS[which] + normal * (RADIUS + 0.001)  # (count, 2)
+    odd = np.arange(count) % 3 == 2  # two of three go straight
     lean = np.where(odd, rng.uniform(-0.6, 0.6, size=count), 0.0)  # of the push from the normal [rad]
     side = np.where(odd, rng.integers(-1, 2, size=count), 0)
     push = np.where(odd, rng.uniform(0.03, 0.12, size=count), PUSH)
     speed = np.stack([np.full(count, TRAVEL), push], axis=1)  # [m/s]
-    drawn = np.exp(rng.uniform(np.log(0.003), np.log(0.15), size=count))
-    far = np.where(odd, drawn, np.resize(np.repeat(_FAR, len(_PLAIN)), count))  # [m]
+    far = np.exp(rng.uniform(np.log(0.003), np.log(0.15), size=count))  # [m]
     way = -_turned(normal, lean)
     round_it = _round(here, meet, normal, side)
     path = np.concatenate([round_it, meet[:, None], (meet + way * far[:, None])[:, None]], axis=1)

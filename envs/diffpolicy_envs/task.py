@@ -132,7 +132,7 @@ class Task(ABC):
             ValueError: the task has none.
         """
         del ids
-        raise ValueError(f"task {type(self).__name__} has no cost to plan by: define cost(ids) -> (n,)")
+        raise ValueError(f"task {type(self).__name__} has no cost to plan by: define cost(ids) -> (n,), or expert(ids)")
 
     def propose(self, i: int, rng: np.random.Generator, count: int, horizon: int) -> Array:
         """Whole courses of action (at most count, horizon, A) that a planner shall try from simulation ``i``."""

@@ -19,7 +19,9 @@ from diffpolicy_envs.task import Array, Bounds, Ids, Task
 
 __all__ = ["PushT"]
 
-NEAR, TURN = 0.10, np.pi / 3  # how far from its goal the T starts at most, narrow [m], [rad]
+TURN = np.pi / 9  # how far the T starts turned from its goal at most, narrow [rad]
+SHORT = np.array([-0.02, -0.12]), np.array([0.02, -0.05])  # where it starts, from the goal and in its axes [m]
+BEHIND = np.array([-0.05, -0.08]), np.array([0.05, -0.03])  # where the pusher starts, from the T and in its axes [m]
 COVERAGE = 0.95  # at which it counts as done
 KICK = 2.5  # how much faster the T is kicked than a condition's shove, since the table stops it in 20 ms
 
@@ -102,23 +104,26 @@ class PushT(Task):
 
     def place(self, ids: Ids, rngs: list[np.random.Generator], start: Start) -> None:
         for i, rng in zip(ids, rngs, strict=True):
-            middle, angle = self._drawn(rng, start)
-            pusher = rng.uniform(2 * RADIUS, SIDE - 2 * RADIUS, 2)
-            while np.hypot(*(pusher - middle)) < 0.11:
-                pusher = rng.uniform(2 * RADIUS, SIDE - 2 * RADIUS, 2)
-            self._qpos[i] = [*middle, angle, *pusher]
-            self._ctrl[i] = pusher
+            self._qpos[i] = self._before(rng) if start == "narrow" else self._anywhere(rng)
+            self._ctrl[i] = self._qpos[i, 3:5]
 
-    def _drawn(self, rng: np.random.Generator, start: Start) -> tuple[Array, float]:
-        """Where the T starts: its centre of mass (2,) [m] and its angle [rad]."""
-        if start == "narrow":
-            goal = self._goal[:2] + _turned(CENTRE[None], self._goal[2:])[0]
-            return goal + rng.uniform(-NEAR, NEAR, 2), self._goal[2] + float(rng.uniform(-TURN, TURN))
+    def _before(self, rng: np.random.Generator) -> Array:
+        """The T short of its goal, the pusher behind its bar: x, y of the centre of mass, angle, x, y of the pusher."""
+        angle = self._goal[2] + rng.uniform(-TURN, TURN)
+        origin = self._goal[:2] + _turned(rng.uniform(*SHORT)[None], self._goal[2:])[0]
+        pusher = origin + _turned(rng.uniform(*BEHIND)[None], np.array([angle]))[0]
+        return np.array([*(origin + _turned(CENTRE[None], np.array([angle]))[0]), angle, *pusher])
+
+    def _anywhere(self, rng: np.random.Generator) -> Array:
+        """The T anywhere in the frame, often at a wall or in a corner, and the pusher clear of it."""
         angle = rng.uniform(-np.pi, np.pi)
         corners = _turned(OUTLINE - CENTRE, np.full(8, angle))
         low, high = 0.001 - corners.min(axis=0), SIDE - 0.001 - corners.max(axis=0)
-        share = np.clip(rng.uniform(-0.15, 1.15, 2), 0.0, 1.0)  # at a wall where it would lie beyond
-        return low + share * (high - low), float(angle)
+        middle = low + np.clip(rng.uniform(-0.15, 1.15, 2), 0.0, 1.0) * (high - low)
+        pusher = rng.uniform(2 * RADIUS, SIDE - 2 * RADIUS, 2)
+        while np.hypot(*(pusher - middle)) < 0.11:
+            pusher = rng.uniform(2 * RADIUS, SIDE - 2 * RADIUS, 2)
+        return np.array([*middle, angle, *pusher])
 
     def control(self, ids: Ids, action: Array) -> None:
         self._ctrl[ids] = (action + 1.0) * (0.5 * SIDE)
