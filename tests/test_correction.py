@@ -24,7 +24,7 @@ from diffpolicy.training.fit import fit
 from diffpolicy.updates.regression import Regression
 
 TASK = "diffpolicy/PickPlace-v0"
-CONFIG = PolicyConfig(network=MLPConfig(width=64, blocks=2, time_dim=16), sampler=SamplerConfig(steps=4))
+CONFIG = PolicyConfig(network=MLPConfig(width=128, blocks=2, time_dim=16), sampler=SamplerConfig(steps=4))
 
 
 def trained(policy: Policy, table: Windows, steps: int) -> Policy:
@@ -66,8 +66,8 @@ def test_one_round_brings_the_learner_nearer_to_the_expert_where_it_goes_itself(
     labelled, cost = play_and_label(TASK, before, ScriptedExpert, seeds, condition="shove")
     assert cost.queries == sum(map(len, labelled))
     table = Windows.concat([demos, windows(labelled, CONFIG.n_obs_steps, CONFIG.horizon)])
-    after = trained(before.resampled(), table, 400)
-    without = trained(before.resampled(), demos, 400)  # as many updates more, but no correction
+    after = trained(before.resampled(), table, 300)
+    without = trained(before.resampled(), demos, 300)  # as many updates more, but no correction
     visited, _ = play_and_label(TASK, before, ScriptedExpert, unseen, condition="shove")
     errors = {name: chunk_error(who, visited) for name, who in (("after", after), ("without", without))}
     assert errors["after"] < 0.5 * chunk_error(before, visited)

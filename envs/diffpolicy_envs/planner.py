@@ -50,7 +50,7 @@ class PlannerConfig:
     soon: float = 0.0
     """Weight of the mean, over the way, of the least cost so far: the sooner, the better; what follows is no matter."""
     smoothness: float = 0.0
-    """Weight of the mean squared change of the action from step to step."""
+    """Weight of the mean squared change of the action's speed from step to step (its second difference)."""
     margin: float = 0.0
     """Share by which another plan's cost must be lower to take the place of the present plan."""
     patience: int = 10
@@ -87,6 +87,7 @@ class Plan:
     """What to do, and what the next plan has to know of this one."""
 
     actions: Array  # (H, A), the first one now
+    last: Array  # (A,) what was done before
     cost: float  # of the best of the samples
     lowest: float  # cost at the last progress
     stalled: int  # plans made since then
@@ -138,24 +139,25 @@ class Planner:
         given = [idle]
         if before is not None:
             given.insert(int(stuck), np.concatenate([before.actions[1:], before.actions[-1:]]))
-        middle, now = given[0], idle[0] if before is None else before.action
+        middle = given[0]
+        past = np.stack([idle[0], idle[0]] if before is None else [before.last, before.action])  # (2, A)
         same = rng if stuck else np.random.default_rng([config.seed, 3])
         given += list(task.propose(0, same, round(config.proposals * config.samples), config.horizon))
         widths = np.resize(np.array(config.noise) * (3.0 if stuck else 1.0), config.samples)[:, None, None]
         cost = np.inf
         for iteration in range(config.iterations):
             whole = np.stack(given if iteration == 0 else [middle])[: config.samples]
-            knots = rng.standard_normal((config.samples, config.knots, len(now))) * widths  # (N, K, A)
+            knots = rng.standard_normal((config.samples, config.knots, past.shape[1])) * widths  # (N, K, A)
             knots[: len(whole)] = 0.0
             tried = middle + np.einsum("hk,nka->nha", self._spline, knots)  # (N, H, A)
             tried[: len(whole)] = whole
             tried = np.clip(tried, -1.0, 1.0)
-            totals = self._totals(self.futures.costs(state, tried), tried, now)
+            totals = self._totals(self.futures.costs(state, tried), tried, past)
             middle, widths = self._chosen(tried, totals, knots, widths, len(whole))
             cost = float(totals.min())
         if before is None or stuck or _lower(cost, before.lowest, config.progress):
-            return Plan(middle, cost, cost, 0)
-        return Plan(middle, cost, before.lowest, before.stalled + 1)
+            return Plan(middle, past[1], cost, cost, 0)
+        return Plan(middle, past[1], cost, before.lowest, before.stalled + 1)
 
     def actions(self, batch: mujoco.batch.Batch, ids: Ids) -> Array:
         """Actions (n, A) for simulations of another batch of the task, without memory: what ``Task.expert`` may be.
@@ -167,14 +169,14 @@ class Planner:
         rows = [self.futures.row(batch, int(i), self.config.patience) for i in ids]
         return np.stack([self.plan(row).action for row in rows])
 
-    def _totals(self, costs: Array, tried: Array, now: Array) -> Array:
-        """One number (N,) for each of the plans (N, H, A), from the costs (N, H) on its way."""
+    def _totals(self, costs: Array, tried: Array, past: Array) -> Array:
+        """One number (N,) for each of the plans (N, H, A), from the costs (N, H) on its way and the past (2, A)."""
         config = self.config
         total = config.end * costs[:, -1] + config.mean * costs.mean(axis=1) + config.least * costs.min(axis=1)
         if config.soon:
             total = total + config.soon * np.minimum.accumulate(costs, axis=1).mean(axis=1)
         if config.smoothness:
-            change = np.diff(tried, axis=1, prepend=np.broadcast_to(now, (len(tried), 1, len(now))))
+            change = np.diff(tried, n=2, axis=1, prepend=np.broadcast_to(past, (len(tried), *past.shape)))
             total = total + config.smoothness * (change**2).sum(axis=2).mean(axis=1)
         return np.asarray(total)
 

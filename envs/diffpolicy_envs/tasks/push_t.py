@@ -19,9 +19,9 @@ from diffpolicy_envs.task import Array, Bounds, Ids, Task
 
 __all__ = ["PushT"]
 
-TURN = np.pi / 9  # how far the T starts turned from its goal at most, narrow [rad]
-SHORT = np.array([-0.02, -0.12]), np.array([0.02, -0.05])  # where it starts, from the goal and in its axes [m]
-BEHIND = np.array([-0.05, -0.08]), np.array([0.05, -0.03])  # where the pusher starts, from the T and in its axes [m]
+TURN = np.pi / 12  # how far the T starts turned from its goal at most, narrow [rad]
+SHORT = np.array([-0.015, -0.10]), np.array([0.015, -0.05])  # where it starts, from the goal and in its axes [m]
+BEHIND = np.array([-0.03, -0.07]), np.array([0.03, -0.03])  # where the pusher starts, from the T and in its axes [m]
 COVERAGE = 0.95  # at which it counts as done
 KICK = 2.5  # how much faster the T is kicked than a condition's shove, since the table stops it in 20 ms
 
@@ -63,15 +63,15 @@ class PushT(Task):
         "geom": ("pusher",),
     }
     planning: ClassVar[PlannerConfig] = PlannerConfig(
-        samples=40,
-        horizon=25,
-        noise=(0.003, 0.01, 0.03),
-        proposals=0.75,
+        samples=64,
+        horizon=20,
+        noise=(0.01, 0.03, 0.06),
+        proposals=0.4,
         mean=0.0,
         least=1.0,
         soon=0.3,
-        margin=0.03,
-        patience=6,
+        smoothness=1.0,
+        margin=0.1,
         substeps=4,
     )
 
