@@ -16,7 +16,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import make_vector
 from diffpolicy.rollout.labeller import label_by_branching
 from diffpolicy.rollout.loop import rollout
-from diffpolicy.rollout.planning import PlanningExpert, expert_in
+from diffpolicy.rollout.planning import PlanningExpert
 from diffpolicy.rollout.predictor import ScriptedExpert
 from diffpolicy_envs import Condition, Simulations, Task, TaskVectorEnv
 from diffpolicy_envs.futures import Futures
@@ -132,7 +132,7 @@ def alike(one: Plan, other: Plan) -> bool:
 
 def test_a_file_and_a_cost_of_ones_own_give_an_expert_that_chance_is_not(swing_up: str) -> None:
     env = make_vector(swing_up, 4, threads=1)
-    planned = rollout(env, expert_in(env), range(4))
+    planned = rollout(env, ScriptedExpert(env), range(4))
     assert [episode.success for episode in planned] == [True] * 4
     rng = np.random.default_rng(0)
     sim, ids, reached = begun(SwingUp, 50), np.arange(50), np.zeros(50, bool)
@@ -148,11 +148,11 @@ def test_each_method_lowers_the_cost_that_it_started_with(method: str) -> None:
     planner = Planner(SwingUp, "clean", config, threads=1)
     state = sim.get_state(ROW)[0]
     costs = planner.futures.costs(state, np.zeros((32, 30, 1)))
-    still = planner._totals(costs, np.zeros((32, 30, 1)), np.zeros(1))[0]
+    still = planner._totals(costs, np.zeros((32, 30, 1)), np.zeros((2, 1)))[0]
     found = planner.plan(state)
     assert found.cost < 0.95 * still
     executed = planner.futures.costs(state, np.repeat(found.actions[None], 32, axis=0))
-    assert planner._totals(executed, np.zeros((32, 30, 1)), np.zeros(1))[0] < 0.97 * still  # a mean is no sample
+    assert planner._totals(executed, np.zeros((32, 30, 1)), np.zeros((2, 1)))[0] < 0.97 * still  # a mean is no sample
 
 
 def test_the_arm_goes_where_its_cost_is_least() -> None:
@@ -248,9 +248,10 @@ def test_the_planner_labels_by_branching_and_the_same_each_time(swing_up: str) -
     assert np.array_equal(labels[0].chunks, labels[1].chunks)
 
 
-def test_the_expert_of_a_task_is_its_script_if_it_has_one_and_else_a_planner(swing_up: str) -> None:
-    assert isinstance(expert_in(make_vector(swing_up, 1)), PlanningExpert)
-    assert isinstance(expert_in(make_vector("diffpolicy/PickPlace-v0", 1)), ScriptedExpert)
+def test_the_expert_of_a_task_with_a_cost_alone_is_the_planner(swing_up: str) -> None:
+    env, other = make_vector(swing_up, 2, threads=1), make_vector(swing_up, 2, threads=1)
+    expert, planner = rollout(env, ScriptedExpert(env), [1]), rollout(other, PlanningExpert(other, threads=1), [1])
+    assert np.array_equal(expert[0].actions, planner[0].actions)
 
 
 def test_what_cannot_be_planned_is_refused_before_the_first_step(swing_up: str) -> None:

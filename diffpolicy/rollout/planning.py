@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import Vector, name_of
-from diffpolicy.rollout.predictor import EpisodicPredictor, ScriptedExpert
-from diffpolicy_envs import Task, TaskVectorEnv
+from diffpolicy_envs import TaskVectorEnv
 from diffpolicy_envs.planner import Plan, Planner, PlannerConfig
 
-__all__ = ["PlanningExpert", "Plans", "expert_in"]
+__all__ = ["PlanningExpert", "Plans"]
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,3 @@ class PlanningExpert:
         rows = self._simulations.get_state(state.index)  # (n, S)
         plans = tuple(self._planner.plan(row, before) for row, before in zip(rows, state.plans, strict=True))
         return np.stack([plan.action for plan in plans]).astype(np.float32), Plans(state.index, plans)
-
-
-def expert_in(env: Vector) -> EpisodicPredictor:
-    """The expert that an environment has: its script, or a planner where the task only has a cost, or says that its
-    expert plans (``planned``)."""
-    if isinstance(env.unwrapped, TaskVectorEnv):
-        task = type(env.unwrapped.simulations.task)
-        scripted, costed = (getattr(task, name) is not getattr(Task, name) for name in ("expert", "cost"))
-        if costed and (task.planned or not scripted):
-            return PlanningExpert(env)
-    return ScriptedExpert(env)

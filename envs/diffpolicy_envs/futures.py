@@ -46,17 +46,6 @@ class Futures(Simulations):
         step, seed, count = self._episode[0, :3]
         return int(seed), int(count), int(step)
 
-    def row(self, batch: mujoco.batch.Batch, i: int, period: int) -> Array:
-        """The state row (S,) of simulation ``i`` of another batch of the task, in an episode without a seed.
-
-        Its step counts periods of so many control steps, by the simulation's clock.
-        """
-        fields = [np.ravel(batch.expand(name)[i]) for name in type(self.task).fields]
-        physics = np.concatenate([batch.state[i], *fields])
-        rest = np.zeros(self.state_size - len(physics))
-        rest[0] = round(float(batch.bind("time")[i]) / self.step_time) // period
-        return np.concatenate([physics, rest])
-
     def costs(self, state: Array, actions: Array) -> Array:
         """Costs (N, T) after each step of the courses of action (N, T, A) from a state row (S,).
 

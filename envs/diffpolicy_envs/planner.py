@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import mujoco.batch
 import numpy as np
 
 from diffpolicy_envs.condition import Condition
 from diffpolicy_envs.futures import Futures
-from diffpolicy_envs.task import Array, Ids, Task
+from diffpolicy_envs.task import Array, Task
 
 __all__ = ["Method", "Plan", "Planner", "PlannerConfig", "spline"]
 
@@ -158,16 +157,6 @@ class Planner:
         if before is None or stuck or _lower(cost, before.lowest, config.progress):
             return Plan(middle, past[1], cost, cost, 0)
         return Plan(middle, past[1], cost, before.lowest, before.stalled + 1)
-
-    def actions(self, batch: mujoco.batch.Batch, ids: Ids) -> Array:
-        """Actions (n, A) for simulations of another batch of the task, without memory: what ``Task.expert`` may be.
-
-        Each is the first of a plan made from the simulation's physical state alone. The same plans are looked at
-        for ``patience`` control steps, by the simulation's clock, so that what was begun is gone on with; then
-        others, so that it does not go round in circles.
-        """
-        rows = [self.futures.row(batch, int(i), self.config.patience) for i in ids]
-        return np.stack([self.plan(row).action for row in rows])
 
     def _totals(self, costs: Array, tried: Array, past: Array) -> Array:
         """One number (N,) for each of the plans (N, H, A), from the costs (N, H) on its way and the past (2, A)."""

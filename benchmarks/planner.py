@@ -1,0 +1,155 @@
+"""What planning costs and gives: ``python -m benchmarks.planner`` writes ``results/planner.json`` and two tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.tables import ROOT, insert, markdown, percent, write_table
+from benchmarks.timing.clock import alternated, median_interval
+from diffpolicy.evaluation.statistics import wilson
+from diffpolicy.rollout.environment import make_vector
+from diffpolicy_envs.planner import Plan, Planner, PlannerConfig
+from diffpolicy_envs.task import Array
+from diffpolicy_envs.tasks.push_t import PushT
+
+__all__ = ["COMMAND", "SETTINGS", "main"]
+
+COMMAND = "python -m benchmarks.planner"
+PAGE = ROOT / "docs" / "planner.md"
+TASK = "diffpolicy/PushT-v0"
+FIRST = 1_000_000_000  # the first reset seed
+OWN = PushT.planning
+SETTINGS: dict[str, PlannerConfig] = {
+    "as it is": OWN,
+    "16 samples": replace(OWN, samples=16),
+    "32 samples": replace(OWN, samples=32),
+    "128 samples": replace(OWN, samples=128),
+    "horizon 10": replace(OWN, horizon=10),
+    "horizon 30": replace(OWN, horizon=30),
+    "no proposals": replace(OWN, proposals=0.0),
+    "proposals alone": replace(OWN, proposals=1.0),
+    "no restart": replace(OWN, patience=10_000),
+    "mppi": replace(OWN, method="mppi"),
+    "cem, 2 iterations": replace(OWN, method="cem", samples=32, iterations=2),
+}
+Row = dict[str, Any]
+
+
+def played(config: PlannerConfig, condition: str, episodes: int, cold: bool = False) -> Row:
+    """Success over episodes of a condition."""
+    num = min(episodes, 50)
+    env: Any = make_vector(TASK, num, condition, threads=1).unwrapped
+    planner = Planner(PushT, condition, config, threads=1)
+    simulations, found, steps, most, calls = env.simulations, 0, 0, 0.0, 0
+    for first in range(FIRST, FIRST + episodes, num):
+        live = np.arange(min(num, FIRST + episodes - first))
+        simulations.begin(live, [first + i for i in live])
+        plans: list[Plan | None] = [None] * num
+        while len(live):
+            rows = simulations.get_state(live)
+            for i, row in zip(live, rows, strict=True):
+                plans[i] = planner.plan(row, None if cold else plans[i])
+            actions = np.stack([plan.action for i in live if (plan := plans[i]) is not None])
+            step = simulations.step(live, actions)
+            done = step.terminated | step.truncated
+            found, steps, calls = found + int(step.success.sum()), steps + len(live), calls + len(live)
+            most += float(step.records["max_coverage"][done].sum())
+            live = live[~done]
+    env.close()
+    rate = wilson(found, episodes)
+    return {
+        "task": "PushT",
+        "condition": condition,
+        "seeds": 1,
+        "episodes": episodes,
+        "success": round(rate.point, 4),
+        "ci_low": round(rate.low, 4),
+        "ci_high": round(rate.high, 4),
+        "max_coverage": round(most / episodes, 4),
+        "length": round(steps / episodes, 1),
+        "samples": config.samples,
+        "horizon": config.horizon,
+        "physics_steps": config.samples * config.horizon * config.iterations * (config.substeps or PushT.substeps),
+    }
+
+
+def timed(configs: Sequence[PlannerConfig], blocks: int) -> list[dict[str, float]]:
+    """Time of a plan by each of the settings, as ratios to the first, all of the same states in turns."""
+    states = _states(8)
+    planners = [Planner(PushT, "wide", config, threads=1) for config in configs]
+
+    def loop(planner: Planner) -> None:
+        for state in states:
+            planner.plan(state)
+
+    times = alternated([lambda planner=planner: loop(planner) for planner in planners], blocks, 1)  # type: ignore[misc]
+    found = []
+    for each in times:
+        ratio, low, high = median_interval((each / times[0]).ravel())
+        found.append({"ratio": round(ratio, 2), "ratio_low": round(low, 2), "ratio_high": round(high, 2)})
+    return found
+
+
+def _states(count: int) -> Array:
+    env: Any = make_vector(TASK, count, "wide", threads=1).unwrapped
+    env.simulations.begin(np.arange(count), [FIRST + i for i in range(count)])
+    states: Array = env.simulations.get_state(np.arange(count))
+    env.close()
+    return states
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument("--episodes", type=int, default=100, help="of each setting, in wide starts")
+    parser.add_argument("--fair", type=int, default=500, help="of each condition, by the task's own setting")
+    chosen = parser.parse_args(args)
+    times = timed(list(SETTINGS.values()), blocks=20)
+    rows: list[Row] = []
+    for (name, config), ratio in zip(SETTINGS.items(), times, strict=True):
+        spent = {**ratio, "unit": "x", "what": "time of a plan", "against": "as it is"}
+        rows.append({"method": name, **played(config, "wide", chosen.episodes), **spent})
+        print(rows[-1], flush=True)
+    rows.append({"method": "cold", **played(OWN, "wide", chosen.episodes, cold=True)})
+    print(rows[-1], flush=True)
+    for condition in PushT.conditions():
+        rows.append({"method": "planner", **played(OWN, condition, chosen.fair)})
+        print(rows[-1], flush=True)
+    write_table("planner", COMMAND, rows)
+    publish(rows)
+    return 0
+
+
+def publish(rows: Sequence[Row]) -> None:
+    """Print the two tables on the planner's page."""
+    lines = [
+        [
+            row["method"],
+            str(row["samples"]),
+            str(row["horizon"]),
+            percent(row),
+            f"{row['length']:.0f}",
+            f"{row['ratio']:.2f}" if "ratio" in row else "",
+        ]
+        for row in rows
+        if row["method"] != "planner"
+    ]
+    header = ["setting", "samples", "horizon", "success %", "mean length [control steps]", "time of a plan"]
+    insert(PAGE, "planner", markdown(header, lines))
+    fair = [
+        [row["condition"], percent(row), f"{row['max_coverage']:.3f}", f"{row['length']:.0f}"]
+        for row in rows
+        if row["method"] == "planner"
+    ]
+    header = ["condition", "success %", "mean of the largest coverage", "mean length [control steps]"]
+    insert(PAGE, "planner-fair", markdown(header, fair))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
