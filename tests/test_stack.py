@@ -116,9 +116,9 @@ def test_reward_grows_as_the_red_cube_comes_to_its_place() -> None:
     way = [(-0.2, 0.0), (-0.2, 0.08), (-0.1, 0.08), (0.0, 0.08), (0.0, 0.06)]
     place = [arranged(np.array([0.0, y, z])).task.reward_terms(ONE)["place"][0] for y, z in way]
     assert np.all(np.diff(place) > 0.001)
-    terms = arranged(np.array([0.0, 0.0, 0.05])).task.reward_terms(ONE)
-    assert terms["place"][0] == pytest.approx(0.0, abs=1e-6)
-    assert terms["success"][0] == 10.0
+    done = arranged(np.array([0.0, 0.0, 0.05])).task
+    assert done.reward_terms(ONE)["place"][0] == pytest.approx(0.0, abs=1e-6)
+    assert done.success(ONE)[0]
 
 
 def test_expert_goes_on_from_odd_places() -> None:

@@ -61,7 +61,7 @@ class Cart(Task):
         return {"cart": np.concatenate([self.qpos[ids], self.qvel[ids]], axis=1)}
 
     def reward_terms(self, ids: Any) -> dict[str, Any]:
-        return {"distance": -np.abs(self.qpos[ids, 0]), "success": np.where(self.success(ids), 10.0, 0.0)}
+        return {"distance": -np.abs(self.qpos[ids, 0])}
 
     def success(self, ids: Any) -> Any:
         return np.abs(self.qpos[ids, 0]) < 0.05
@@ -193,6 +193,17 @@ def test_failure_ends_the_episode_without_success(tmp_path: Path) -> None:
     assert info["success"] is False
     assert info["record/furthest"] >= 1.2
     assert steps < Cart.max_steps
+
+
+def test_success_earns_the_bonus_once_and_only_in_the_step_that_succeeds(tmp_path: Path) -> None:
+    env = TaskEnv(carted(tmp_path, bonus=7.0))
+    env.reset(seed=0)
+    done, paid = False, []
+    while not done:
+        _, reward, done, _, info = env.step(env.expert())
+        assert reward == info["reward/distance"] + info["reward/success"]
+        paid.append(info["reward/success"])
+    assert paid == [0.0] * (len(paid) - 1) + [7.0]
 
 
 def test_records_are_part_of_the_state(tmp_path: Path) -> None:

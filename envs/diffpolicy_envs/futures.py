@@ -12,8 +12,6 @@ from diffpolicy_envs.task import Array, Task
 
 __all__ = ["Futures"]
 
-_DIVERGED = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC", "CTRL")]
-
 
 class Futures(Simulations):
     """N simulations that all start from one state row and of which only the cost is looked at.
@@ -57,7 +55,7 @@ class Futures(Simulations):
         for t in range(actions.shape[1]):
             self.advance(actions[:, t])
             found[:, t] = self.look()
-        found[self.batch.warning[:, _DIVERGED, 1].any(axis=1)] = np.inf
+        found[self.divergences(self.all) > 0] = np.inf
         return found
 
     def advance(self, action: Array) -> None:

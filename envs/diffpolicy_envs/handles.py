@@ -102,7 +102,6 @@ class HandleTask(TabletopTask):
         return {
             "reach": -0.3 * np.tanh(length(self.tool(ids) - handle) / 0.1),
             "open": -0.7 * np.tanh(length(self.goal(ids) - handle) / 0.1),
-            "success": np.where(self.success(ids), 10.0, 0.0),
         }
 
     def success(self, ids: Ids) -> npt.NDArray[np.bool_]:

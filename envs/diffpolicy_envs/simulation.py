@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import mujoco
@@ -19,7 +20,7 @@ __all__ = ["Simulations", "Transition"]
 
 SEIZED = 5  # control steps for which a shove or a slip holds the controls
 _NEVER = -1.0  # no shove is due
-_GIVEN_UP = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC", "CTRL")]
+_GIVEN_UP = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
 _UNREACHED = 1e6  # a height at which nothing slips [m]
 # columns of an episode's own variables, kept beside MuJoCo's state
 _STEP, _SEED, _COUNT, _SHOVE_STEP, _SHOVE_ANGLE, _SHOVE_SPEED, _SLIP_HEIGHT, _SEIZED_LEFT, _QUIET = range(9)
@@ -43,7 +44,7 @@ class Transition:
     ) -> None:
         self.observation = observation
         self.terms = terms
-        self.reward: Array = np.sum(list(terms.values()), axis=0)
+        self.reward: Array = reduce(np.add, terms.values())
         self.success = success & ~diverged
         self.terminated = success | failure | diverged
         self.truncated = truncated & ~self.terminated
@@ -73,12 +74,15 @@ class Simulations:
                 f"task {task.__name__} needs a keyframe in its MJCF file {task.model}: the first is the home state"
             )
         self.batch = mujoco.batch.Batch(self.model, num, threads)
+        self._given_up = self.batch.warning[:, _GIVEN_UP, 1]  # (N, 4), a view: state, velocity, acceleration, control
         self._varied = [self.batch.expand(name) for name in task.fields]
         self.task = task(self.batch)
         self.num = num
         self.step_time = float(self.model.opt.timestep) * task.substeps  # [s]
-        self._low = {k: np.asarray(v[0], np.float64) for k, v in task.observation.items()}
-        self._high = {k: np.asarray(v[1], np.float64) for k, v in task.observation.items()}
+        self._bottom = np.concatenate([np.asarray(low, np.float64) for low, _ in task.observation.values()])
+        self._top = np.concatenate([np.asarray(high, np.float64) for _, high in task.observation.values()])
+        sizes = np.cumsum([0] + [len(np.asarray(low)) for low, _ in task.observation.values()])
+        self._columns = {name: slice(*sizes[i : i + 2]) for i, name in enumerate(task.observation)}
         self._episode = np.zeros((num, _EPISODE_COLUMNS))
         self._delay = np.zeros((num, self.condition.action_delay, task.action_size))
         self._records = np.zeros((num, len(task.records)))
@@ -145,10 +149,13 @@ class Simulations:
         self._episode[ids, _STEP] += 1
         if self.task.records:
             self._records[ids] = self.task.record(ids, self._records[ids])
+        terms, success = dict(self.task.reward_terms(ids)), self.task.success(ids)
+        if self.task.bonus:
+            terms["success"] = np.where(success, self.task.bonus, 0.0)
         return Transition(
             self.observe(ids if seen is None else seen),
-            self.task.reward_terms(ids),
-            self.task.success(ids),
+            terms,
+            success,
             self.task.failure(ids),
             self._episode[ids, _STEP] >= self.task.max_steps,
             {name: self._records[ids, i] for i, name in enumerate(self.task.records)},
@@ -157,7 +164,7 @@ class Simulations:
 
     def divergences(self, ids: Ids) -> npt.NDArray[np.int64]:
         """How often (n,) MuJoCo gave up a simulation and started it afresh, since its episode began or was set."""
-        return np.asarray(self.batch.warning[ids][:, _GIVEN_UP, 1].sum(axis=1), dtype=np.int64)
+        return np.asarray(self._given_up[ids].sum(axis=1), dtype=np.int64)
 
     def _befall(self, ids: Ids, command: Array) -> Array:
         """Shove and slip where they are due; what is commanded instead in the steps after them."""
@@ -185,27 +192,30 @@ class Simulations:
         clean = self.task.observe(ids)
         if self.condition.sensor_noise:
             self._add_noise(ids, clean)
-        return {k: v.clip(self._low[k], self._high[k]).astype(np.float32) for k, v in clean.items()}
+        seen = np.empty((len(ids), len(self._bottom)))  # of all names at once: each call of numpy's has its price
+        for name, columns in self._columns.items():
+            seen[:, columns] = clean[name]
+        np.minimum(np.maximum(seen, self._bottom, out=seen), self._top, out=seen)
+        within = seen.astype(np.float32)
+        return {name: within[:, columns] for name, columns in self._columns.items()}
 
     def _add_noise(self, ids: Ids, clean: dict[str, Array]) -> None:
-        sizes = [v.shape[1] for v in clean.values()]
         noisy = self._episode[ids, _QUIET] == 0
         steps = np.minimum(self._episode[ids, _STEP], self.task.max_steps).astype(int)  # one may step on past the end
-        rows = np.stack([self._noise_table(i, sum(sizes))[step] for i, step in zip(ids, steps, strict=True)])
-        for name, part in zip(clean, np.split(rows, np.cumsum(sizes)[:-1], axis=1), strict=True):
-            if name in self.task.noiseless:
-                continue
-            scale = self.condition.sensor_noise * (self._high[name] - self._low[name])
-            clean[name] = clean[name] + noisy[:, None] * scale * part
+        rows = np.stack([self._noise_table(i)[step] for i, step in zip(ids, steps, strict=True)])
+        scale = self.condition.sensor_noise * (self._top - self._bottom)
+        for name, columns in self._columns.items():
+            if name not in self.task.noiseless:
+                clean[name] = clean[name] + noisy[:, None] * scale[columns] * rows[:, columns]
 
-    def _noise_table(self, i: int, size: int) -> Array:
-        """White noise (T + 1, size) of the episode that simulation ``i`` runs."""
+    def _noise_table(self, i: int) -> Array:
+        """White noise (T + 1, O) of the episode that simulation ``i`` runs."""
         key = (int(self._episode[i, _SEED]), int(self._episode[i, _COUNT]))
         if key not in self._noise:
             if len(self._noise) > 4 * self.num:
                 self._noise.clear()
             rng = np.random.default_rng([*key, 1])
-            self._noise[key] = rng.standard_normal((self.task.max_steps + 1, size))
+            self._noise[key] = rng.standard_normal((self.task.max_steps + 1, len(self._bottom)))
         return self._noise[key]
 
     def expert(self, ids: Ids) -> npt.NDArray[np.float32]:

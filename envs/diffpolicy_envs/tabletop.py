@@ -49,6 +49,7 @@ class TabletopTask(Task):
     max_steps = 150
     camera = "front"
     action_size = 5
+    bonus = 10.0
     observation: ClassVar[Mapping[str, Bounds]] = {
         "robot": (
             [0.2, -0.4, -0.05, -1.0, -1.0, -1.5, -1.5, -1.5, 0.0],

@@ -41,6 +41,7 @@ class Task(ABC):
     camera: ClassVar[str] = ""  # camera of the rendered picture; by default the model's first, or a free one
     observation: ClassVar[Mapping[str, Bounds]]  # name -> low, high, each (O,)
     action_size: ClassVar[int]
+    bonus: ClassVar[float] = 0.0  # reward for success, as the term "success" beside those of ``reward_terms``
     fields: ClassVar[tuple[str, ...]] = ()  # model fields that differ between simulations
     records: ClassVar[tuple[str, ...]] = ()  # what an episode is reported by beside success, in its info
     noiseless: ClassVar[tuple[str, ...]] = ()  # observations that no sensor measures

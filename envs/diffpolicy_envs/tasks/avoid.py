@@ -58,6 +58,7 @@ class Avoid(Task):
     max_steps = 100
     camera = "front"
     action_size = 2
+    bonus = 10.0
     observation: ClassVar[Mapping[str, Bounds]] = {
         "agent": ([-0.30, -0.40, -0.4, -0.4], [0.30, 0.40, 0.4, 0.4]),
         "pillars": ([-0.18, 0.02] * 6, [0.18, 0.28] * 6),
@@ -128,12 +129,11 @@ class Avoid(Task):
         }
 
     def reward_terms(self, ids: Ids) -> dict[str, Array]:
-        """A cost until the success that ends the episode, at most 0.5 a step, a bonus for it, and a touch's price."""
+        """A cost until the success that ends the episode, at most 0.5 a step, and a touch's price."""
         left = np.clip((FINISH - self.agent(ids)[:, 1]) / 0.6, 0.0, 1.0)
         return {
             "finish": -0.5 * left,
             "touch": np.where(self.failure(ids), TOUCHED, 0.0),
-            "success": np.where(self.success(ids), 10.0, 0.0),
         }
 
     def success(self, ids: Ids) -> npt.NDArray[np.bool_]:

@@ -74,12 +74,11 @@ class ButtonPress(TabletopTask):
         return self.command(self.tool(ids), self.tool_yaw(ids), -np.ones(len(ids)))
 
     def reward_terms(self, ids: Ids) -> dict[str, Array]:
-        """Costs until the success that ends the episode, each at most 1 a step, and a bonus for it."""
+        """Costs until the success that ends the episode, each at most 1 a step."""
         reach = length(self.tool(ids) - np.array([0.0, 0.0, TIP]) - self.object_position(ids))
         return {
             "reach": -0.5 * np.tanh(reach / 0.1),
             "press": -0.5 * np.clip(1.0 - self.depth(ids) / TRAVEL, 0.0, 1.0),
-            "success": np.where(self.success(ids), 10.0, 0.0),
         }
 
     def success(self, ids: Ids) -> npt.NDArray[np.bool_]:

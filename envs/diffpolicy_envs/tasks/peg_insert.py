@@ -97,11 +97,10 @@ class PegInsert(TabletopTask):
         return np.where(self._aside(ids) < 0.005, np.maximum(RIM - self._tip(ids)[:, 2], 0.0), 0.0)
 
     def reward_terms(self, ids: Ids) -> dict[str, Array]:
-        """Costs until the success that ends the episode, each at most 1 a step, and a bonus for it."""
+        """Costs until the success that ends the episode, each at most 1 a step."""
         return {
             "align": -0.5 * np.tanh(self._aside(ids) / 0.05),
             "insert": -0.5 * np.tanh(length(self.object_position(ids) - self.goal(ids)) / 0.1),
-            "success": np.where(self.success(ids), 10.0, 0.0),
         }
 
     def success(self, ids: Ids) -> npt.NDArray[np.bool_]:

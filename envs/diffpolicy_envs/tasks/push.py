@@ -53,12 +53,11 @@ class Push(TabletopTask):
             self.set_mocap(i, "goal", [goal[0], goal[1], 0.0])
 
     def reward_terms(self, ids: Ids) -> dict[str, Array]:
-        """Costs until the success that ends the episode, together at most 1 a step, and a bonus for it."""
+        """Costs until the success that ends the episode, together at most 1 a step."""
         reach = length(self.tool(ids) - self.object_position(ids))
         return {
             "reach": -0.2 * np.tanh(np.maximum(reach - HALF, 0.0) / 0.1),
             "push": -0.8 * np.tanh(self._goal_distance(ids) / 0.1),
-            "success": np.where(self.success(ids), 10.0, 0.0),
         }
 
     def success(self, ids: Ids) -> npt.NDArray[np.bool_]:

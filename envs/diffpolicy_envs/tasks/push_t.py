@@ -44,6 +44,7 @@ class PushT(Task):
     max_steps = 300
     camera = "top"
     action_size = 2
+    bonus = 10.0
     observation: ClassVar[Mapping[str, Bounds]] = {
         "pusher": ([0.0, 0.0, -2.0, -2.0], [SIDE, SIDE, 2.0, 2.0]),
         "block": ([0.0, 0.0, -1.0, -1.0, -1.0, -1.0, -10.0], [SIDE, SIDE, 1.0, 1.0, 1.0, 1.0, 10.0]),
@@ -62,13 +63,13 @@ class PushT(Task):
     }
     planning: ClassVar[PlannerConfig] = PlannerConfig(
         samples=64,
-        horizon=20,
+        horizon=25,
         noise=(0.01, 0.03, 0.06),
-        proposals=0.4,
+        proposals=0.5,
         mean=0.0,
         least=1.0,
         soon=0.3,
-        smoothness=1.0,
+        smoothness=0.3,
         margin=0.1,
         substeps=4,
     )
@@ -143,12 +144,11 @@ class PushT(Task):
         }
 
     def reward_terms(self, ids: Ids) -> dict[str, Array]:
-        """Costs until the success that ends the episode, each at most 1 a step, and a bonus for it."""
+        """Costs until the success that ends the episode, each at most 1 a step."""
         coverage = self.coverage(ids)
         return {
             "coverage": -0.7 * (1.0 - coverage),
             "distance": -0.3 * np.tanh(self.distance(ids) / 0.1),
-            "success": np.where(coverage >= COVERAGE, 10.0, 0.0),
         }
 
     def success(self, ids: Ids) -> npt.NDArray[np.bool_]:
