@@ -3,7 +3,8 @@
 python -m benchmarks run SUITE              finish a suite's cells
 python -m benchmarks table NAME             write a table, and the pages and pictures that print it
 python -m benchmarks reproduce NAME.ROW     make one row again and compare it with the committed one
-python -m benchmarks list                   suites, tables and how much of them there is
+python -m benchmarks list                   suites, and how much of each there is to run
+python -m benchmarks list NAME              the rows of a suite or table
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from benchmarks.cells import FOLDER
-from benchmarks.published import TABLES
+from benchmarks.board import clock
+from benchmarks.cells import FOLDER, finished, seconds
+from benchmarks.pages import note
+from benchmarks.published import TABLES, Table
 from benchmarks.reproduce import cells_of, compared, row_name
 from benchmarks.runner import Runner
 from benchmarks.suite import Suite
@@ -79,16 +82,13 @@ class Write:
     names: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Names of tables, or `all`."""
     partial: bool = False
-    """Write what there is of a table whose cells are not all made; its head says how many are missing."""
+    """Write what there is of a table whose cells are not all made; a line under it says how many are missing."""
 
     def __call__(self) -> int:
         """Write; returns the exit status."""
         for name in TABLES if self.names == ("all",) else self.names:
-            table = known(TABLES, name, "table")
-            table.write(partial=self.partial)
-            stale = table.stale()
-            note = f"; {stale} cells were made by code that has changed since" if stale else ""
-            print(f"benchmarks/results/{name}.json   {len(table.rows(partial=self.partial))} rows{note}")
+            told = note(known(TABLES, name, "table").write(partial=self.partial)).strip("\n*")
+            print(f"benchmarks/results/{name}.json   {told or 'every cell is of the present code'}")
         return 0
 
 
@@ -120,18 +120,47 @@ class Reproduce:
 
 @dataclass(frozen=True)
 class List:
-    """Show suites and tables."""
+    """Show the suites, or the rows of some of them."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Suites or tables whose rows are to be shown; by default none, only how much there is of each suite."""
+    jobs: int = 2
+    """Stages at once, for the estimate of the time."""
 
     def __call__(self) -> int:
         """Print; returns the exit status."""
+        for name in self.names:
+            suites = TABLES[name].suites if name in TABLES else (known(SUITES, name, "suite"),)
+            for row, about in rows_of(suites, TABLES.get(name)).items():
+                print(f"{name}.{row}   {about}")
+        if self.names:
+            return 0
+        print(f"{'suite':<16}{'cells':>6}{'stages to run':>16}{'about':>10}")
+        past = list(seconds())
         for name, suite in SUITES.items():
             cells = list(suite.cells())
-            runner = Runner(STORE, FOLDER if suite.committed else STORE / "cells")
-            print(f"suite {name}: {suite.about}\n  {len(cells)} cells, {runner.missing(cells)} stages to run")
-        for name, table in TABLES.items():
-            rows = dict.fromkeys(row_name(table, cell) for suite in table.suites for cell in suite.cells())
-            print(f"table {name}: {table.command}\n  rows: {', '.join(rows)}")
+            runner = Runner(STORE, FOLDER if suite.committed else STORE / "cells", self.jobs)
+            stages = runner.to_run(cells)
+            left = runner.estimate(stages, past)
+            about = "?" if left is None else clock(left)
+            print(f"{name:<16}{len(cells):>6}{len(stages):>16}{about:>10}   {suite.about}")
+        print(f"\ntables: {', '.join(TABLES)}\n`list NAME` shows the rows of a suite or table, which `reproduce` takes")
         return 0
+
+
+def rows_of(suites: Sequence[Suite], table: Table | None) -> dict[str, str]:
+    """Rows by name, and how many of the cells behind each are finished, stale or missing."""
+    states: dict[str, list[str]] = {}
+    for suite in suites:
+        for cell in suite.cells():
+            one = finished(cell, FOLDER if suite.committed else STORE / "cells")
+            state = "missing" if one is None else "made" if one.about["key"] == cell.evaluate.key else "stale"
+            name = row_name(table, cell) if table else cell.name.rpartition("-seed-")[0]
+            states.setdefault(name, []).append(state)
+    return {
+        name: ", ".join(f"{each.count(state)} {state}" for state in ("made", "stale", "missing") if state in each)
+        for name, each in states.items()
+    }
 
 
 def known(names: Mapping[str, Any], name: str, what: str) -> Any:

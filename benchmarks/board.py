@@ -21,7 +21,7 @@ from benchmarks.pool import Job, Pool
 from benchmarks.suite import Cell
 from diffpolicy.evaluation.statistics import wilson
 
-__all__ = ["Board"]
+__all__ = ["Board", "clock"]
 
 _MARKS = {"waiting": "·", "running": "▶", "failed": "✗", "blocked": "–", "done": "✓"}
 
@@ -131,10 +131,10 @@ class Board:
         name = self._labels.get(job.stage.key, job.stage.name)
         if job.state == "running":
             usual = self._took[job.stage.name]
-            about = f" of about {_clock(mean(usual[-20:]))}" if usual else ""
-            return f"{_MARKS['running']} {name}  {_clock(time.monotonic() - job.began)}{about}"
+            about = f" of about {clock(mean(usual[-20:]))}" if usual else ""
+            return f"{_MARKS['running']} {name}  {clock(time.monotonic() - job.began)}{about}"
         if job.state == "done":
-            return f"{_MARKS['done']} {name}  {_clock(job.seconds)}   ({self._summary()})"
+            return f"{_MARKS['done']} {name}  {clock(job.seconds)}   ({self._summary()})"
         last = job.said.strip().splitlines()[-1:] or [""]
         return f"{_MARKS[job.state]} {name}  {job.state}  {last[0]}"
 
@@ -145,11 +145,12 @@ class Board:
         return (
             f"{sum(cell.path in self.results for cell in self.cells)} of {len(self.cells)} cells, "
             f"{states.count('done')} of {len(states)} stages{f', {bad} failed or blocked' if bad else ''}, "
-            f"{_clock(time.monotonic() - self._began)} elapsed, {'?' if left is None else _clock(left)} left"
+            f"{clock(time.monotonic() - self._began)} elapsed, {'?' if left is None else clock(left)} left"
         )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A span of time as h:mm:ss, or m:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

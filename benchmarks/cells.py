@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.suite import Cell
 from benchmarks.tables import RESULTS
+from diffpolicy.errors import InputError
 from diffpolicy.policy.files import read_json, write_json
 
 __all__ = ["FOLDER", "Finished", "adopted", "finished", "keep", "seconds"]
@@ -48,8 +48,21 @@ class Finished:
 
     @cached_property
     def episodes(self) -> dict[str, list[Any]]:
-        """Its episodes by column."""
-        columns: dict[str, list[Any]] = pq.read_table(self.path.with_suffix(".parquet")).to_pydict()
+        """Its episodes by column; raises InputError where the file is damaged or does not belong to the row."""
+        path = self.path.with_suffix(".parquet")
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(path, f"it cannot be read: {str(error).splitlines()[0]}") from error
+        kinds = dict(zip(table.schema.names, table.schema.types, strict=True))
+        for name, kind in COLUMNS.items():
+            if kinds.get(name) != kind:
+                raise _damaged(path, f"expected a column {name!r} of {kind}, got {kinds.get(name, 'none')}")
+        if table.num_rows != self.row["episodes"]:
+            raise _damaged(path, f"expected {self.row['episodes']} episodes, as its row says, got {table.num_rows}")
+        if table["success"].null_count and self.row["success"] is not None:
+            raise _damaged(path, "an episode does not say whether it succeeded")
+        columns: dict[str, list[Any]] = table.to_pydict()
         return columns
 
 
@@ -82,8 +95,61 @@ def finished(cell: Cell, folder: Path = FOLDER) -> Finished | None:
     path = folder / f"{cell.path}.json"
     if not path.is_file() or not path.with_suffix(".parquet").is_file():
         return None
-    about = read_json(path)
-    return Finished(path, about) if about.get("asked") == cell.evaluate.asked else None
+    about = _read(path)
+    return Finished(path, about) if about["asked"] == cell.evaluate.asked else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A cell's JSON; raises InputError that says what is wrong with it and what to do."""
+    try:
+        about = read_json(path)
+    except InputError as error:
+        raise _damaged(path, str(error).removesuffix(".")) from error
+    kinds = {"cell": dict, "key": str, "asked": str, "row": dict, "provenance": dict, "stages": list}
+    _require(path, about, kinds)
+    _require(path, about["row"], _ROW, "row.")
+    _require(path, about["provenance"], {"commit": str, "dirty": bool, "versions": dict}, "provenance.")
+    for stage in about["stages"]:
+        _require(path, stage, {"stage": str, "seconds": int | float}, "stages.")
+    low, rate, high = (about["row"][name] for name in ("ci_low", "success", "ci_high"))
+    if rate is not None and not (isinstance(low, int | float) and isinstance(high, int | float)):
+        raise _damaged(path, f"expected row.ci_low and row.ci_high to be numbers, got {low!r:.30} and {high!r:.30}")
+    if rate is not None and not 0 <= low <= rate <= high <= 1:
+        raise _damaged(path, f"expected row.success within row.ci_low and row.ci_high, all in [0, 1], got {rate!r}")
+    return dict(about)
+
+
+_ROW: dict[str, Any] = dict.fromkeys(("method", "task", "condition"), str)
+_ROW |= {"seed": int, "episodes": int, "length": int | float}
+_ROW |= dict.fromkeys(("success", "ci_low", "ci_high"), int | float | None)  # None: the environment tells no success
+
+
+def _require(path: Path, found: Any, kinds: Mapping[str, Any], within: str = "") -> None:
+    if not isinstance(found, dict):
+        raise _damaged(path, f"expected {within.removesuffix('.') or 'the file'} to be an object, got {found!r:.60}")
+    for name, kind in kinds.items():
+        if name not in found:
+            raise _damaged(path, f"it has no {within}{name}")
+        if not isinstance(found[name], kind) or (isinstance(found[name], bool) and kind is not bool):
+            raise _damaged(path, f"expected {within}{name} to be {_WORDS[kind]}, got {found[name]!r:.60}")
+
+
+_WORDS: dict[Any, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    int | float: "a number",
+    int | float | None: "a number",
+}
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(
+        f"{path} is damaged: {what}. Bring the committed cell back (git checkout), or delete its .json and .parquet "
+        f"and let `python -m benchmarks run {path.parent.name}` make it again"
+    )
 
 
 def _provenance(measured: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -108,8 +174,8 @@ def _provenance(measured: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]
 def adopted(cell: Cell, folder: Path = FOLDER) -> Finished | None:
     """The same cell as another suite made it, with the same code, taken over into this suite's folder."""
     for path in sorted(folder.glob("*/*.json")):
-        about = read_json(path)
-        if about.get("key") == cell.evaluate.key and path.with_suffix(".parquet").is_file():
+        about = _read(path)
+        if about["key"] == cell.evaluate.key and path.with_suffix(".parquet").is_file():
             new = folder / f"{cell.path}.json"
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path.with_suffix(".parquet"), new.with_suffix(".parquet"))
@@ -127,7 +193,7 @@ def _about(cell: Cell) -> dict[str, Any]:
 def seconds(folder: Path = FOLDER) -> Iterator[tuple[str, float]]:
     """How long the stages of the committed cells took, by recipe [s]."""
     for path in folder.glob("*/*.json"):
-        for stage in json.loads(path.read_text(encoding="utf-8")).get("stages", []):
+        for stage in _read(path)["stages"]:
             yield stage["stage"], float(stage["seconds"])
 
 

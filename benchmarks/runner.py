@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 from rich.console import Console
 
@@ -12,6 +14,7 @@ from benchmarks import cells as disk
 from benchmarks.board import Board
 from benchmarks.cells import Finished
 from benchmarks.pool import Pool, is_done
+from benchmarks.stage import Stage
 from benchmarks.suite import Cell
 
 __all__ = ["Runner"]
@@ -67,6 +70,19 @@ class Runner:
 
     def missing(self, cells: Sequence[Cell]) -> int:
         """How many stages there are to run."""
+        return len(self.to_run(cells))
+
+    def estimate(self, stages: Sequence[Stage], past: Iterable[tuple[str, float]]) -> float | None:
+        """Time that stages may take, by what others of their recipes took [s]; None where one was never timed."""
+        took: dict[str, list[float]] = defaultdict(list)
+        for name, seconds in past:
+            took[name].append(seconds)
+        if {stage.name for stage in stages} - set(took):
+            return None
+        return sum(mean(took[stage.name]) for stage in stages) / self.jobs
+
+    def to_run(self, cells: Sequence[Cell]) -> list[Stage]:
+        """The stages behind the cells that are not finished, each once, without those that are done."""
         wanted = [cell for cell in cells if self._found(cell) is None]
         stages = {stage.key: stage for cell in wanted for stage in cell.evaluate.chain()}
-        return sum(not is_done(stage, self.store) for stage in stages.values())
+        return [stage for stage in stages.values() if not is_done(stage, self.store)]

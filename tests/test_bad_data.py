@@ -407,3 +407,13 @@ def test_any_good_episode_comes_back_bit_for_bit(data: st.DataObject, tmp_path: 
             assert rows.tobytes() == after["obs"].pop(name).tobytes()
         assert after.pop("obs") == {}
         assert before == after
+
+
+def test_a_range_that_is_rounding_is_none_and_what_a_task_means_is_not_spoken_of() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.stack([1e-17 * rng.normal(size=40), rng.uniform(-1, 1, 40)], axis=1).astype(np.float32)
+    episodes = from_arrays({"code": rows}, rng.uniform(-1, 1, (40, 2)), [20, 40])
+    spaces = SpaceSpec.from_spaces(Dict(code=Box(-1, 1, (2,))), Box(-1, 1, (2,)))
+    (said,) = warnings_about(episodes, spaces)
+    assert said.startswith("observation 'code', dimension 0: constant")
+    assert warnings_about(episodes, spaces, ("code",)) == []

@@ -15,6 +15,7 @@ from gymnasium import spaces
 import diffpolicy
 from diffpolicy import cli
 from diffpolicy.policy import Policy, PolicyConfig, SpaceSpec, save_checkpoint
+from diffpolicy.recipes.run import CONDITIONS_BY_DEFAULT, conditions_in
 from diffpolicy.rollout.environment import make_vector
 
 TINY = PolicyConfig(network=replace(PolicyConfig().network, width=8, blocks=1, time_dim=4))
@@ -325,3 +326,66 @@ def test_a_batch_that_no_memory_holds_is_refused(here: Path, capsys: pytest.Capt
     assert cli.main(["collect", "--episodes", "1", "--out", "demos"]) == 0
     capsys.readouterr()
     assert "batch_size <=" in complaint(capsys, "bc", "--data", "demos", "--batch-size", "1000000000", "--out", "run")
+
+
+OWN = """
+import numpy as np
+from pathlib import Path
+from diffpolicy_envs import TASKS, register
+Reach = TASKS["diffpolicy/Reach-v0"]
+def own(name, **parts):
+    register(f"own/{name}-v0", type(name, (Reach,), {"__module__": __name__, **parts}))
+own("Missing", model=Path(__file__).with_name("nothing.xml"))
+own("Broken", model=Path(__file__).with_name("broken.xml"))
+own("Flat", observe=lambda self, ids: {name: value[:, 0] for name, value in Reach.observe(self, ids).items()})
+own("Careless", __init__=lambda self, batch: self.nothing)
+own("Costly", planned=True, cost=lambda self, ids: np.zeros((len(ids), 2)))
+own("Stepping", control=lambda self, ids, action: self.nothing)
+"""
+
+
+@pytest.mark.parametrize("name", ["Missing", "Broken", "Flat", "Careless", "Costly"])
+def test_a_mistake_in_a_task_of_ones_own_is_one_line(
+    name: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "own_tasks.py").write_text(OWN, encoding="utf-8")
+    (here / "broken.xml").write_text("<mujoco><worldbody></mujoco>", encoding="utf-8")
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "own_tasks", raising=False)
+    said = complaint(capsys, "collect", "--environment", f"own_tasks:own/{name}-v0", "--episodes", "1")
+    assert name in said
+    assert "the disk" not in said
+
+
+def test_what_a_task_of_ones_own_raises_while_it_is_stepped_keeps_its_traceback(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "own_tasks.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "own_tasks", raising=False)
+    with pytest.raises(AttributeError, match="nothing"):
+        cli.main(["collect", "--environment", "own_tasks:own/Stepping-v0", "--episodes", "1"])
+
+
+def test_the_default_conditions_are_those_that_the_environment_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conditions_in("Pendulum-v1", CONDITIONS_BY_DEFAULT) == ("clean",)
+    assert conditions_in("diffpolicy/PickPlace-v0", CONDITIONS_BY_DEFAULT) == ("clean", "shove")
+    assert capsys.readouterr().out == ""
+    assert conditions_in("Pendulum-v1", ("clean", "slip")) == ("clean",)
+    assert "knows no slip: left out" in capsys.readouterr().out
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "diffpolicy", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"diffpolicy {diffpolicy.__version__}\n"
+
+
+def test_an_expert_that_is_missing_names_the_planner(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no cost to plan by" in complaint(capsys, "collect", "--environment", "Pendulum-v1", "--episodes", "1")
+
+
+def test_our_own_tasks_are_learned_without_a_note(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--environment", "diffpolicy/DoorOpen-v0", "--episodes", "2", "--out", str(here / "demos")]
+    assert cli.main(["collect", *words]) == 0
+    assert cli.main(["bc", "--data", str(here / "demos"), "--steps", "1", "--out", str(here / "bc")]) == 0
+    assert "note:" not in capsys.readouterr().out

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from registry import every_case, every_task, knowing
 
 from diffpolicy_envs import CONDITIONS, Condition, Simulations, Task, condition_named
-from diffpolicy_envs.condition import Disturbance, checked_seed, draw_disturbance
-from diffpolicy_envs.simulation import SEIZED
+from diffpolicy_envs.checks import checked_seed
+from diffpolicy_envs.condition import Disturbance, draw_disturbance
+from diffpolicy_envs.rows import SEIZED
+from diffpolicy_envs.tasks.reach import Reach
 
 ROW = np.arange(1)
 
@@ -57,6 +60,63 @@ def test_conditions_go_by_their_names() -> None:
         condition_named("shov")
 
 
+@pytest.mark.parametrize("wrong", [None, 3, ("clean",)])
+def test_condition_is_a_name_or_a_condition(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="expected the name of a condition or a"):
+        condition_named(wrong)
+    with pytest.raises(ValueError, match="expected the name of a condition or a"):
+        Simulations(Reach, 1, wrong)
+
+
+def test_condition_says_what_it_uses() -> None:
+    assert CONDITIONS["clean"].uses() == ()
+    for name in [name for name in CONDITIONS if name != "clean"]:
+        assert CONDITIONS[name].uses() == (name,)
+    assert Condition("own", "wide", slip_height=(0, 1), friction_scale=(1, 2)).uses() == ("slip", "dynamics", "wide")
+
+
+WRONG = [
+    {"shove_window": None, "shove_speed": (1.0, 2.0)},
+    {"shove_speed": 3},
+    {"shove_speed": "12"},
+    {"slip_height": ("a", "b")},
+    {"slip_height": (0.1,)},
+    {"mass_scale": (True, True)},
+    {"sensor_noise": "0.1"},
+    {"sensor_noise": None},
+    {"action_delay": True},
+    {"action_delay": 10**9},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_condition_of_what_is_no_number_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"condition 'mine': expected .*got"):
+        Condition("mine", **wrong)
+
+
+def test_condition_takes_the_numbers_of_numpy() -> None:
+    late = Condition("late", action_delay=np.int64(2), sensor_noise=np.float32(0.1))  # type: ignore[arg-type]
+    assert Simulations(Reach, 1, late).state_size == Simulations(Reach, 1, "action_delay").state_size
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("slip", r"unknown condition 'slip': task Reach knows clean, shove, .*hard; it means nothing there"),
+        ("shov", r"unknown condition 'shov': task Reach knows clean, .*; did you mean 'shove'"),
+        (
+            Condition("greasy", slip_height=(0.02, 0.03)),
+            "condition 'greasy' has slip, which means nothing to task Reach",
+        ),
+        (Condition("heavy", mass_scale=(2, 3), friction_scale=(1, 2)), "condition 'heavy' has dynamics, which"),
+    ],
+)
+def test_condition_that_means_nothing_to_a_task_is_refused(condition: str | Condition, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Simulations(Reach, 1, condition)
+
+
 def test_clean_disturbs_nothing() -> None:
     drawn = draw_disturbance(CONDITIONS["clean"], np.random.default_rng(0))
     assert replace(drawn, shove_angle=0.0) == Disturbance()  # an angle without a shove does nothing
@@ -87,7 +147,7 @@ def test_draws_stay_in_their_ranges_and_use_the_stream_alike(condition: Conditio
 def test_seed_of_an_episode_is_a_whole_number_that_a_float_can_hold() -> None:
     assert checked_seed(np.int32(7)) == 7
     assert checked_seed(2**53 - 1) == int(float(2**53 - 1))
-    for seed in (-1, 2**53, 0.0, None):
+    for seed in (-1, 2**53, 0.0, None, True, np.True_):
         with pytest.raises(ValueError, match="from 0 to"):
             checked_seed(seed)
 
@@ -213,7 +273,7 @@ def test_sensor_noise_is_in_the_reading_only(task: type[Task]) -> None:
 def test_slipping_heights_and_shoves_are_off_unless_asked_for(
     task: type[Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("clean", "sensor_noise", "dynamics"):
+    for name in {"clean", "sensor_noise", "dynamics"} & set(task.conditions()):
         sim = begun(task, 2, replace(CONDITIONS[name], name="own"))
         reached, forced = watched(sim, monkeypatch)
         for _ in range(60):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+import diffpolicy_envs
 from diffpolicy.data.episode import Episode
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import branching, make_vector
@@ -19,6 +20,7 @@ from diffpolicy.rollout.faults import Dropped, count_of
 from diffpolicy.rollout.labeller import label_by_branching
 from diffpolicy.rollout.loop import play, rollout
 from diffpolicy.rollout.predictor import ScriptedExpert
+from diffpolicy_envs import TASKS
 
 TASK = "diffpolicy/PickPlace-v0"
 BOX = spaces.Box(-1000.0, 1000.0, (2,), np.float32)
@@ -358,3 +360,35 @@ def test_a_labeller_that_always_breaks_is_refused_in_words() -> None:
     episodes = rollout(env, ScriptedExpert(env), [3], record_states=True)
     with pytest.raises(InputError, match=r"more than half of \d+ labels failed.*ValueError: never"):
         label_by_branching(env, Never(env), episodes, 6)
+
+
+class Numberless(TASKS["diffpolicy/Reach-v0"]):  # type: ignore[misc]
+    """Reach whose third episode has a record that is no number."""
+
+    records = ("miss",)
+
+    def __init__(self, batch: Any) -> None:
+        super().__init__(batch)
+        self.begun, self.odd = 0, np.zeros(len(batch.state))
+
+    def place(self, ids: Any, rngs: Any, start: Any) -> None:
+        super().place(ids, rngs, start)
+        for i in ids:
+            self.begun += 1
+            self.odd[i] = np.nan if self.begun == 3 else 0.0
+
+    def record(self, ids: Any, so_far: Any) -> Any:
+        return self.odd[ids][:, None] + np.zeros_like(so_far)
+
+
+diffpolicy_envs.register("Numberless-v0", Numberless)
+
+
+def test_a_record_that_is_no_number_drops_its_episode() -> None:
+    lost: list[Dropped] = []
+    env = make_vector("Numberless-v0", 1, threads=1)
+    episodes = rollout(env, ScriptedExpert(env), [3, 8, 5, 6, 2], dropped=lost.append)
+    assert [episode.seed for episode in episodes] == [3, 8, 6, 2]
+    assert [(each.seed, each.error) for each in lost] == [(5, "record 'miss' is not finite")]
+    assert lost[0].step > 0
+    env.close()

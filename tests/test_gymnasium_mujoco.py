@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium
@@ -198,3 +200,35 @@ def test_labels_of_an_expert_are_what_it_would_have_done() -> None:
             assert count == min(4, len(episode) - start)
             assert np.array_equal(episode.labels.chunks[start][valid], episode.actions[start : start + count])
     env.close()
+
+
+def test_what_mujoco_says_of_an_environment_is_said_once_in_a_process() -> None:
+    program = "from diffpolicy import make_vector\nfor _ in range(3): make_vector('HalfCheetah-v5', 2)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.count("WARNING") <= 1
+
+
+class Heavier(HopperEnv):
+    """Draws a mass at each reset, which no state of the simulation holds."""
+
+    def reset_model(self) -> Any:
+        self.model.body_mass[1] = 3.0 * self.np_random.uniform(0.5, 2.0)
+        return super().reset_model()
+
+
+class Elsewhere(HopperEnv):
+    """Draws a goal at each reset, which it keeps in Python."""
+
+    def reset_model(self) -> Any:
+        self.goal = float(self.np_random.uniform(0.0, 100.0))
+        return super().reset_model()
+
+    def step(self, action: Any) -> Any:
+        seen, reward, *rest = super().step(action)
+        return seen, reward + self.goal, *rest
+
+
+@pytest.mark.parametrize("kind", [Heavier, Elsewhere])
+def test_an_environment_whose_reset_draws_what_no_row_holds_is_not_branched(kind: Any) -> None:
+    assert rewinds(HopperEnv())
+    assert not rewinds(kind())

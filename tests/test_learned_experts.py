@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -306,3 +307,101 @@ def test_returns_carry_an_interval_and_a_robust_mean() -> None:
     assert found["return_mean"] == 25.5
     assert found["return_iqm"] == 1.0
     assert found["ci_low"] < 25.5 < found["ci_high"]
+
+
+HOPPER = assets_folder() / "experts" / "Hopper-v5.zip"
+
+
+@pytest.mark.parametrize("environment", ["Walker2d-v5", "diffpolicy/Reach-v0", "Pendulum-v1"])
+def test_a_model_of_another_environment_is_refused_in_words(environment: str) -> None:
+    said = rf"Hopper-v5.zip was trained for .* but {environment} has"
+    with closing(make_vector(environment, 1)) as env, pytest.raises(InputError, match=said):
+        load_actor(HOPPER, environment).make(env)
+
+
+def test_a_model_in_other_units_of_action_is_refused_in_words(tmp_path: Path) -> None:
+    sb3.SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=1).save(tmp_path / "weak.zip")
+    with closing(make_vector("Pendulum-v1", 1)) as env:
+        actor = load_actor(tmp_path / "weak.zip", "Pendulum-v1")
+        actor.make(env)
+        env.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        with pytest.raises(InputError, match="was trained for actions of"):
+            actor.make(env)
+
+
+@pytest.mark.parametrize("damage", ["weights", "description"])
+def test_a_damaged_model_is_refused_in_words(damage: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(HOPPER) as whole, zipfile.ZipFile(tmp_path / "cut.zip", "w") as cut:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if damage == "weights" and name == "policy.pth":
+                content = content[:1000]
+            cut.writestr(name, b"[]" if damage == "description" and name == "data" else content)
+    with pytest.raises(InputError, match="expected the zip file of a Stable-Baselines3 model"):
+        load_actor(tmp_path / "cut.zip", "Hopper-v5")
+
+
+@pytest.mark.usefixtures("small")
+def test_the_run_of_a_training_is_an_actor_in_its_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Expert(TASK, tmp_path / "run", steps=1, episodes=2)()
+    assert "128 steps at a time" in capsys.readouterr().out
+    actor, same = load_actor(model.parent), load_actor(model, TASK)
+    assert (actor.environment, actor.name, actor.provenance["method"]) == (TASK, "run", "ppo")
+    assert actor.folder is None  # its evaluation.json is the training's
+    with closing(make_vector(TASK, 2)) as env:
+        seen, _ = env.reset(seed=[1, 2])
+        assert np.array_equal(actor.make(env).predict(seen)[0], same.make(env).predict(seen)[0])
+    (model.parent / "evaluation.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"evaluation\.json is no evaluation of a model"):
+        Expert(TASK, tmp_path / "run", steps=1, episodes=2)()
+
+
+class Rough(Brittle):
+    """Breaks by a number, or by an exception, in its n-th step; its actions may have no bounds."""
+
+    def __init__(self, how: str, when: int = 50, bound: float = 1.0) -> None:
+        self.how, self.when = how, when
+        self.action_space = gymnasium.spaces.Box(-1.0, bound, (1,), np.float32)
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        seen, reward = np.zeros(2, np.float32), 0.0
+        if self.steps == self.when:
+            if self.how == "raise":
+                raise RuntimeError("a cable broke")
+            seen, reward = (seen * np.nan, reward) if self.how == "observation" else (seen, float("nan"))
+        return seen, reward, False, False, {}
+
+
+if "Rough-v0" not in gymnasium.registry:
+    gymnasium.register("Rough-v0", Rough, max_episode_steps=20, disable_env_checker=True)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"how": "raise"}, "Rough-v0 failed in training .*a cable broke"),
+        ({"how": "observation"}, "Rough-v0 failed in training .*the observation is not finite"),
+        ({"how": "reward", "when": 150}, "Rough-v0 failed in training .*the reward is nan"),
+        ({"how": "raise", "when": 1}, "Rough-v0 broke at once.*a cable broke"),
+        ({"how": "raise", "bound": np.inf}, "expected a Box of one axis with finite bounds"),
+    ],
+)
+def test_an_environment_that_breaks_in_a_training_is_named(
+    words: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gymnasium.spec("Rough-v0").kwargs, "how", "raise")
+    for name, value in words.items():
+        monkeypatch.setitem(gymnasium.spec("Rough-v0").kwargs, name, value)
+    old = tmp_path / "a" / "model.zip"
+    if "bound" in words or words.get("when") == 1:
+        old.parent.mkdir()
+        (old.parent / "run.json").write_text('{"recipe": "expert"}', encoding="utf-8")
+        old.write_bytes(b"a model")
+    with pytest.raises(InputError, match=said):
+        Expert("Rough-v0", tmp_path / "a", steps=300, overwrite=True)()
+    if old.parent.exists() and ("bound" in words or words.get("when") == 1):
+        assert old.read_bytes() == b"a model"  # it is not given up for what cannot be trained

@@ -16,6 +16,7 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
 from diffpolicy.errors import InputError
+from diffpolicy.recipes.progress import FilmProgress
 from diffpolicy.training.logs import JsonLines, Progress, TensorBoard, chain, every, read_lines
 
 
@@ -163,3 +164,23 @@ def test_on_a_terminal_the_bar_is_closed_when_an_exception_passes() -> None:
     with Progress(steps=3, start=2, console=console) as progress:  # a second bar can open: the first let go
         progress(2, {"loss": 1.0})
     assert "3/3" in text.getvalue()
+
+
+def test_slow_work_shows_its_rate_and_the_end_is_said_once() -> None:
+    told = io.StringIO()
+    with Progress(2, interval=0.0, console=Console(file=told)) as bar:
+        bar._began -= 100.0
+        bar(0, {})
+        bar(1, {})
+        bar(1, {})
+    assert [line.split("  ")[1] for line in told.getvalue().splitlines()] == ["0.01/s", "0.02/s"]
+
+
+def test_frames_that_never_come_are_not_waited_for() -> None:
+    with FilmProgress(3, longest=10) as bar:
+        bar._console, bar.interval = Console(file=(told := io.StringIO())), 0.0
+        for frames in (4, 10, 1):
+            for _ in range(frames):
+                bar.shot()
+            bar.cut()
+    assert [line.split()[1] for line in told.getvalue().splitlines()][-4:] == ["13/24", "14/24", "15/24", "15/15"]

@@ -85,6 +85,9 @@ class Costless(SwingUp):
 
     cost = Task.cost
 
+    def reward_terms(self, ids: Ids) -> dict[str, Array]:
+        return {"nothing": np.zeros(len(ids))}
+
 
 class Pointing(PickPlace):
     """Success: the arm's tool is within 1 cm of a point above the goal."""
@@ -275,6 +278,14 @@ def test_what_cannot_be_planned_is_refused_before_the_first_step(swing_up: str) 
         {"substeps": 0},
         {"proposals": 1.5},
         {"margin": -1.0},
+        {"noise": (0.1, float("nan"))},
+        {"noise": 0.1},
+        {"samples": 2.5},
+        {"mean": float("nan")},
+        {"end": float("inf")},
+        {"smoothness": -1.0},
+        {"mean": 0.0},
+        {"seed": -1},
     ):
         with pytest.raises(ValueError, match="expected"):
             PlannerConfig(**wrong)
@@ -293,6 +304,35 @@ def test_a_future_that_diverges_is_no_choice() -> None:
     found = futures.costs(state, np.zeros((3, 4, 1)))
     assert np.isinf(found[1]).all()
     assert np.isfinite(found[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_a_future_that_diverges_leaves_the_others_to_choose_from(end: float) -> None:
+    """A weight of 0 times an infinite cost is no number, and must not be the least."""
+    planner = Planner(SwingUp, config=replace(SwingUp.planning, end=end, samples=4), threads=1)
+    costs = np.array([[1.0] * 30, [np.inf] * 30, [0.5] * 30, [0.7] * 29 + [np.inf]])
+    totals = planner._totals(costs, np.zeros((4, 30, 1)), np.zeros((2, 1)))
+    assert np.isinf(totals).tolist() == [False, True, False, True]
+    assert totals.argmin() == 2
+    with pytest.raises(ValueError, match="no plan from this state has a finite cost"):
+        planner._totals(np.full((4, 30), np.inf), np.zeros((4, 30, 1)), np.zeros((2, 1)))
+
+
+@pytest.mark.parametrize(
+    "proposals", [np.zeros((3, 30)), np.zeros((3, 29, 1)), np.zeros((9, 30, 1)), np.full((2, 30, 1), np.nan)]
+)
+def test_proposals_of_another_shape_are_refused(proposals: np.ndarray) -> None:
+    odd = type("Odd", (SwingUp,), {"propose": lambda self, i, rng, count, horizon: proposals})
+    planner = Planner(odd, config=replace(SwingUp.planning, samples=16, proposals=0.5), threads=1)
+    with pytest.raises(ValueError, match=r"expected propose to give at most 8 finite courses of action"):
+        planner.plan(begun(SwingUp, 1).get_state(ROW)[0])
+
+
+def test_plan_of_another_planner_is_refused() -> None:
+    state = begun(SwingUp, 1).get_state(ROW)[0]
+    shorter = Planner(SwingUp, config=replace(SwingUp.planning, horizon=10), threads=1).plan(state)
+    with pytest.raises(ValueError, match="another planner's"):
+        Planner(SwingUp, threads=1).plan(state, shorter)
 
 
 def test_a_spline_goes_through_its_knots_and_stays_level_between_equal_ones() -> None:

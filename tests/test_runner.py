@@ -428,6 +428,64 @@ def test_reproduction_counts_the_episodes_that_end_alike(smoke: tuple[Runner, li
     assert "NOT reproduced" in words
 
 
+Damage = Callable[[dict[str, Any], Path], Any]
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "a list": (lambda about, _: [], "expected the file to be an object"),
+    "cut json": (lambda about, path: path.write_text('{"key": ', encoding="utf-8") and None, "is damaged"),
+    "no row": (lambda about, _: {k: v for k, v in about.items() if k != "row"}, "it has no row"),
+    "row a list": (lambda about, _: {**about, "row": [1]}, "expected row to be an object"),
+    "success in words": (
+        lambda about, _: about["row"].update(success="high"),
+        "row.success to be a number, got 'high'",
+    ),
+    "success beyond 1": (lambda about, _: about["row"].update(success=7.0), "in [0, 1], got 7.0"),
+    "no commit": (lambda about, _: about["provenance"].pop("commit") and None, "it has no provenance.commit"),
+    "a bad stage": (lambda about, _: about.update(stages=[{"stage": "bc"}]), "it has no stages.seconds"),
+    "other episodes": (lambda about, _: about["row"].update(episodes=9), "expected 9 episodes, as its row says, got 4"),
+    "cut parquet": (
+        lambda about, path: (
+            path.with_suffix(".parquet").write_bytes(path.with_suffix(".parquet").read_bytes()[:99]) and None
+        ),
+        "it cannot be read",
+    ),
+    "a column less": (
+        lambda about, path: pq.write_table(
+            pq.read_table(path.with_suffix(".parquet")).drop_columns(["success"]), path.with_suffix(".parquet")
+        ),
+        "expected a column 'success' of bool, got none",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_cell_is_named_with_what_is_wrong_and_what_to_do(
+    smoke: tuple[Runner, list[Cell], str, float], name: str, tmp_path: Path
+) -> None:
+    runner, cells, _, _ = smoke
+    folder = tmp_path / "cells"
+    shutil.copytree(runner.folder, folder)
+    path = folder / f"{cells[0].path}.json"
+    about = json.loads(path.read_text(encoding="utf-8"))
+    damage, said = DAMAGES[name]
+    changed = damage(about, path)
+    if name != "cut json":
+        path.write_text(json.dumps(about if changed is None else changed), encoding="utf-8")
+    with pytest.raises(InputError, match="is damaged: ") as caught:
+        merged([one for cell in cells if (one := disk.finished(cell, folder))])
+    assert said in str(caught.value)
+    assert str(path.with_suffix("")) in str(caught.value)
+    assert "python -m benchmarks run smoke" in str(caught.value)
+
+
+def test_what_is_left_to_run_is_estimated_from_stages_of_the_same_recipes(tmp_path: Path) -> None:
+    runner, cells = quiet(tmp_path, jobs=2), list(suite(Method("expert", expert), seeds=(0, 1)).cells())
+    stages = runner.to_run(cells)
+    assert [stage.name for stage in stages] == ["evaluate", "evaluate"]
+    assert runner.estimate(stages, [("evaluate", 10.0), ("evaluate", 20.0), ("bc", 99.0)]) == 15.0
+    assert runner.estimate(stages, [("bc", 99.0)]) is None
+    assert runner.estimate([], []) == 0.0
+
+
 def test_tables_name_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="benchmarks run quickstart"):
         TABLES["quickstart"].rows(tmp_path)
@@ -444,7 +502,10 @@ def test_tables_name_what_is_missing(tmp_path: Path) -> None:
         (["reproduce", "quickstart.bc"], 2, "expected one row"),
         (["run", "smoke", "--jobs", "0"], 2, "at least 1"),
         (["run", "smoke", "--dry-run"], 0, "stages to run"),
-        (["list"], 0, "suite smoke"),
+        (["list"], 0, "stages to run"),
+        (["list", "quickstart"], 0, "quickstart.pickplace-v0-bc-20-demonstrations-clean   3 "),
+        (["list", "envs-more"], 0, "envs-more.reach-v0-bc-50-demonstrations-hard   1 "),
+        (["list", "quickstat"], 2, "did you mean quickstart"),
     ],
 )
 def test_the_command_answers(words: list[str], status: int, said: str, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from registry import every_case, every_task, knowing
 
-from diffpolicy_envs import Simulations, Task
+from diffpolicy_envs import Simulations, Task, TaskEnv, TaskVectorEnv
 from diffpolicy_envs.tabletop import canonical_rotation, quaternion_matrix
+from diffpolicy_envs.tasks.reach import Reach
 
 
 def begun(task: type[Task], num: int, condition: str = "clean", threads: int = 1, seed: int = 0) -> Simulations:
@@ -233,6 +234,53 @@ def test_bad_states_seeds_and_numbers_are_refused(task: type[Task]) -> None:
         Simulations(task, 0)
     with pytest.raises(ValueError, match="unknown condition"):
         Simulations(task, 1, "weather")
+
+
+@every_task
+def test_states_are_set_in_any_order_and_nothing_is_written_where_they_are_refused(task: type[Task]) -> None:
+    sim, ids = begun(task, 3), np.arange(3)
+    driven(sim, ids, 0, 3)
+    states = sim.get_state(ids)
+    other = begun(task, 3, seed=50)
+    there = other.set_state(np.array([2, 0, 1]), states)
+    assert np.array_equal(other.get_state(np.array([2, 0, 1])), states)
+    assert all(np.array_equal(value, sim.observe(ids)[name]) for name, value in there.items())
+    for wrong in ([0, 0], [-1, 0], [0, 3], [0.0, 1.0], [True, False], [[0, 1]], "ab"):
+        with pytest.raises(ValueError, match="expected ids that are distinct whole numbers from 0 to 2"):
+            sim.set_state(wrong, np.zeros_like(states[:2]))  # type: ignore[arg-type]
+    first = sim.batch.nstate + sum(sim.batch.expand(name)[0].size for name in task.fields)
+    for column, value in ((0, 1e9), (0, -3), (0, 0.5), (1, -1), (1, 2.0**53), (3, -2), (7, 6), (8, 2)):
+        odd = states.copy()
+        odd[1, first + column] = value
+        with pytest.raises(ValueError, match=r"step, seed or disturbance, .* out of range"):
+            sim.set_state(ids, odd)
+    for rows in (states[0], states[:, 1:], 1.0):
+        with pytest.raises(ValueError, match="expected finite states of shape"):
+            sim.undisturbed(rows)
+    assert np.array_equal(sim.get_state(ids), states)
+
+
+def test_infinite_actions_are_refused() -> None:
+    sim, ids = begun(Reach, 2), np.arange(2)
+    before = sim.get_state(ids)
+    for wrong in (np.inf, -np.inf, np.nan):
+        action = np.zeros((2, 5))
+        action[1, 3] = wrong
+        with pytest.raises(ValueError, match=r"expected finite actions of shape \(2, 5\)"):
+            sim.step(ids, action)
+    assert np.array_equal(sim.get_state(ids), before)
+
+
+def test_numbers_of_simulations_threads_and_pixels_are_whole() -> None:
+    for wrong in (0, 1.5, True, "2", None):
+        with pytest.raises(ValueError, match="the number of simulations must be a whole number of at least 1"):
+            TaskVectorEnv(Reach, wrong)  # type: ignore[arg-type]
+    assert TaskVectorEnv(Reach, np.int64(2)).num_envs == 2  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="threads must be a whole number of at least 0, got -1"):
+        Simulations(Reach, 1, threads=-1)
+    for size in ({"width": 0}, {"height": -5}, {"width": 2.5}):
+        with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+            TaskEnv(Reach, **size)  # type: ignore[arg-type]
 
 
 def test_canonical_rotation_is_the_nearest_of_the_cubes_equals() -> None:

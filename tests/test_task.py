@@ -129,7 +129,7 @@ def test_model_without_a_keyframe_or_without_what_the_task_needs_is_refused(tmp_
     arm.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=r"needs body 'object', body 'goal', .*sensor 'tool_position'"):
         Simulations(arm, 1)
-    with pytest.raises(FileNotFoundError, match=r"no MJCF file .*nowhere.xml"):
+    with pytest.raises(ValueError, match=r"task Cart: no MJCF file .*nowhere.xml; put the file there"):
         Simulations(type("Cart", (Cart,), {"model": tmp_path / "nowhere.xml"}), 1)
 
 
@@ -160,6 +160,8 @@ def test_names_that_are_taken_and_what_is_no_task_are_refused(tmp_path: Path) ->
         register("diffpolicy/PickPlace-v0", task)
     with pytest.raises(ValueError, match="expected a subclass of"):
         register("mylab/None-v0", Simulations)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected a name such as"):
+        register(None, task)  # type: ignore[arg-type]
 
 
 def test_task_without_an_expert_or_a_cost_says_so(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Shapes: M rows of all episodes, A action, O observation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ UNBOUNDED = 1e6  # bounds this wide or wider tell nothing, and the data's range 
 OUTSIDE = 0.05  # share of observations outside their bounds from which on a word is due
 FAR = 2.0  # widths of the bounds beyond them: normalised, this is 5, where the encoder cuts off
 NARROW = 0.01  # share of the bounds' width that the data use, below which the network hardly sees them
+STILL = 1e-9  # range that is no more than rounding [raw units, or widths of narrower bounds]
 SATURATED = 0.25  # share of actions at a bound from which on a word is due
 LEVELS = 1000  # numbers that single precision tells apart in the data's range, below which a word is due
 
@@ -92,16 +93,17 @@ def require_usable(episodes: Sequence[Episode], spaces: Spaces, where: object = 
         )
 
 
-def warnings_about(episodes: Sequence[Episode], spaces: Spaces) -> list[str]:
+def warnings_about(episodes: Sequence[Episode], spaces: Spaces, known: Collection[str] = ()) -> list[str]:
     """What a policy trained on these episodes may suffer from, a sentence for each kind of it; often none.
 
     Dimensions that never change, use a sliver of their bounds or leave them, numbers too fine for single precision,
-    and actions that are cut off at a bound. The episodes have passed `require_usable`.
+    and actions that are cut off at a bound. The episodes have passed `require_usable`. Of the observations named in
+    `known`, whose maker meant them to be as they are, only those outside their bounds are spoken of.
     """
     said: list[str] = []
     for name, limits in spaces.observations.items():
         rows = np.concatenate([episode.obs[name] for episode in episodes])
-        said += _about(f"observation {name!r}", rows, limits)
+        said += () if name in known else _about(f"observation {name!r}", rows, limits)
         said += _left(f"observation {name!r}", rows, limits)
     actions = _taught(episodes)
     return [*said, *_about("action", actions, spaces.action), *_cut_off(actions, spaces.action)]
@@ -112,19 +114,20 @@ def _about(what: str, rows: Rows, limits: Limits) -> Iterator[str]:
     low, high, width = _bounds(limits)
     least, most = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
     span, fine = most - least, np.spacing(np.maximum(abs(least), abs(most)).astype(np.float32))
-    still, given = (span == 0) & (width > 0), width < UNBOUNDED
+    tiny = STILL * np.minimum(width, 1.0)
+    still, given = (span <= tiny) & (width > 0), width < UNBOUNDED
     if still.all():
         yield f"{what} never changes: right for the code of a task, wrong for a sensor"
     elif still.any():
         yield f"{what}, {_dimensions(still)}: constant, so that nothing is learned about any other value"
-    coarse = (span > 0) & (span < LEVELS * fine)
+    coarse = (span > tiny) & (span < LEVELS * fine)
     if coarse.any():
         i = int(coarse.argmax())
         yield (
             f"{what}, {_dimensions(coarse)}: varies too finely for single precision ({least[i]:.7g} to {most[i]:.7g} "
             f"in steps of {fine[i]:.1g}); subtract an offset"
         )
-    narrow = (span > 0) & given & (span < NARROW * width)
+    narrow = (span > tiny) & given & (span < NARROW * width)
     if narrow.any():
         i = int(narrow.argmax())
         yield (
@@ -132,7 +135,7 @@ def _about(what: str, rows: Rows, limits: Limits) -> Iterator[str]:
             f"in [{low[i]:g}, {high[i]:g}]), and since these set the scale, the network hardly sees it vary; write the "
             "dataset with a space of tighter bounds"
         )
-    small = (span > 0) & ~given & (span < SCALE_FLOOR)
+    small = (span > tiny) & ~given & (span < SCALE_FLOOR)
     if small.any():
         i = int(small.argmax())
         yield (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -14,6 +12,7 @@ import numpy.typing as npt
 
 from diffpolicy.errors import InputError, nearest
 from diffpolicy.policy.files import read_json
+from diffpolicy.recipes.models import load_model
 from diffpolicy.rollout.environment import Vector, checked_action
 from diffpolicy.rollout.planning import PlanningExpert
 from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor, ScriptedExpert, everywhere, knows_expert
@@ -45,7 +44,7 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
     Args:
         who: "expert" for the environment's own: scripted, or else planned where the task has a cost, or else the
             learned one that came with the package; "planner" for a planned one; a checkpoint folder or the run
-            that holds one; the file that `export` wrote; or the zip file of a
+            that holds one, of `expert` too; the file that `export` wrote; or the zip file of a
             Stable-Baselines3 model (which is a pickle: load only files that you trust); or "module:function", a
             function that is given the vector environment and returns who acts in it: anything with
             Stable-Baselines3's ``predict``.
@@ -61,8 +60,7 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
     if Path(who).suffix == ".zip":
         if environment is None:
             raise InputError(f"{who} does not say its environment; add --environment")
-        model = _load_sb3(Path(who))
-        return Actor(Path(who).stem, environment, everywhere(model))
+        return Actor(Path(who).stem, environment, load_model(Path(who)))
     if Path(who).suffix == ".onnx":
         return _load_onnx(Path(who), environment)
     if ":" in str(who) and not Path(who).exists():
@@ -71,6 +69,8 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
         return Actor(str(who), environment, _load_function(str(who)))
     if not Path(who).exists() and (near := nearest(str(who), ["expert", "planner"])):
         raise InputError(f"there is no checkpoint folder {who}{near}")
+    if (Path(who) / "model.zip").is_file() and (Path(who) / "run.json").is_file():
+        return _load_trained(Path(who), environment)
     return _load_checkpoint(Path(who), environment)
 
 
@@ -79,7 +79,7 @@ def _load_expert(environment: str) -> Actor:
     path = assets_folder() / "experts" / f"{environment.rpartition(':')[2]}.zip"
 
     def make(env: Vector) -> Predictor:
-        return ScriptedExpert(env) if knows_expert(env) or not path.is_file() else _load_sb3(path)
+        return ScriptedExpert(env) if knows_expert(env) or not path.is_file() else load_model(path)(env)
 
     provenance = read_json(path.with_suffix(".json")) if path.is_file() else {}
     return Actor("expert", environment, make, provenance=provenance)
@@ -146,37 +146,14 @@ def _load_function(name: str) -> Callable[[Vector], Predictor]:
     return made
 
 
-def _load_sb3(path: Path) -> Predictor:
-    import stable_baselines3 as sb3
-
-    algorithms: dict[str, Any] = {"sac": sb3.SAC, "td3": sb3.TD3, "common": sb3.PPO, "ppo": sb3.PPO, "a2c": sb3.A2C}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            described = json.loads(archive.read("data"))["policy_class"]["__module__"]
-        package, family, *_ = described.split(".")
-        if package != "stable_baselines3" or family not in algorithms:
-            raise InputError(f"{path} holds a policy of {described}; expected PPO, A2C, SAC or TD3")
-        model = algorithms[family].load(path, device="cpu")
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"expected the zip file of a Stable-Baselines3 model, got {path} ({error})") from error
-    return _Deterministic(model)
-
-
-class _Deterministic:
-    """A Stable-Baselines3 model without the noise that it explores with, so that an episode repeats."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[npt.NDArray[Any], Any]:
-        """The model's most likely action (N, A)."""
-        del deterministic
-        action, state = self._model.predict(observation, state, episode_start, deterministic=True)
-        return action, state
+def _load_trained(folder: Path, environment: str | None) -> Actor:
+    """The model in a run folder of `diffpolicy expert`."""
+    trained = read_json(folder / "run.json").get("environment")
+    if not isinstance(environment or trained, str):
+        raise InputError(f"{folder} does not say its environment; add --environment")
+    about = folder / "train.json"
+    provenance = read_json(about) if about.is_file() else {}
+    return Actor(folder.name, environment or trained, load_model(folder / "model.zip"), provenance=provenance)
 
 
 class _Named:

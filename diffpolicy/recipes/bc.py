@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +75,7 @@ class Bc:
         require_usable(episodes, spaces, str(self.data))
         table = windows(episodes, self.policy.n_obs_steps, self.policy.horizon)
         open_run(self, self.out, self.overwrite, {"data": self.data})
-        for line in warnings_about(episodes, spaces):
+        for line in warnings_about(episodes, spaces, _meant(dataset.environment)):
             print(f"note: {line}")
         cost = {
             "dataset": os.path.relpath(self.data, self.out) if self.data.is_dir() else str(self.data),
@@ -113,6 +114,18 @@ class Bc:
             )
         policy.normaliser.freeze()
         return policy
+
+
+def _meant(environment: str | None) -> Collection[str]:
+    """Observations of a task of ours that are as they should be, constant or not."""
+    from diffpolicy.rollout.environment import task_of
+    from diffpolicy_envs import TASKS
+
+    try:
+        task = None if environment is None else task_of(environment)
+    except InputError:  # of a package that is not here
+        return ()
+    return () if task is None else task.observation if task in TASKS.values() else task.noiseless
 
 
 def _require_spaces(environment: str, dataset: Dataset) -> None:

@@ -30,8 +30,8 @@ class Collect:
     episodes: int = 20
     """Successful episodes to collect."""
     expert: str = "expert"
-    """Who demonstrates: the environment's scripted expert, a checkpoint folder, a Stable-Baselines3 zip file, or
-    module:function."""
+    """Who demonstrates: "expert" (the environment's own), "planner", a checkpoint folder, a Stable-Baselines3 zip file,
+    or module:function."""
     condition: str = "clean"
     """Disturbance to collect under."""
     keep_failures: bool = False

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffpolicy.errors import InputError
 from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.lineage import Lineage, lineage, spent_on
-from diffpolicy.recipes.run import checked_training, conditions_in, open_run, program, provenance, use_threads
+from diffpolicy.recipes.run import (
+    CONDITIONS_BY_DEFAULT,
+    checked_training,
+    conditions_in,
+    open_run,
+    program,
+    provenance,
+    use_threads,
+)
 from diffpolicy.updates import RegressionConfig
 
 if TYPE_CHECKING:
@@ -42,14 +50,15 @@ class Correct:
     environment: str | None = None
     """Gymnasium id; by default the checkpoint's."""
     labeller: str = "expert"
-    """Who labels: the scripted expert, a checkpoint folder, a Stable-Baselines3 zip file, or module:function."""
+    """Who labels: "expert" (the environment's own), "planner", a checkpoint folder, a Stable-Baselines3 zip file, or
+    module:function."""
     method: Literal["auto", "branch", "takeover"] = "auto"
     """Branch the labeller from saved states, or let it take over; auto branches where the environment can."""
     rounds: int = 3
     """Rounds of rolling out, labelling and training."""
     rollouts: int = 32
     """Episodes a round, shared among the conditions."""
-    conditions: tuple[str, ...] = ("clean", "shove")
+    conditions: tuple[str, ...] = CONDITIONS_BY_DEFAULT
     """Disturbances to roll out under; those that the environment does not know are left out."""
     beta: float = 0.0
     """Chance that the expert acts for a chunk's time during rollouts is beta ** round; 0: the learner alone."""

@@ -10,7 +10,7 @@ import tyro
 
 from diffpolicy.errors import InputError
 from diffpolicy.policy.files import read_json, require_writable, write_json
-from diffpolicy.recipes.run import conditions_in, provenance, use_threads, warn_of_endless
+from diffpolicy.recipes.run import CONDITIONS_BY_DEFAULT, conditions_in, provenance, use_threads, warn_of_endless
 
 if TYPE_CHECKING:
     from diffpolicy.evaluation.evaluate import Evaluation
@@ -23,12 +23,12 @@ class Evaluate:
     """Evaluate a checkpoint: success with Wilson's 95% interval under each condition."""
 
     checkpoint: Annotated[str, tyro.conf.Positional]
-    """A checkpoint folder, the run that holds one, an exported .onnx file, "expert", module:function, or a
-    Stable-Baselines3 zip file."""
+    """A checkpoint folder, the run that holds one, an exported .onnx file, "expert", "planner", module:function, or
+    a Stable-Baselines3 zip file."""
     episodes: int = 200
     """Episodes per condition."""
-    conditions: tuple[str, ...] = ("clean", "shove")
-    """Disturbances to evaluate under; "all" takes every one that the environment knows."""
+    conditions: tuple[str, ...] = CONDITIONS_BY_DEFAULT
+    """Disturbances to evaluate under; "all" takes every one that the environment knows, and the default only these."""
     environment: str | None = None
     """Gymnasium id; by default the checkpoint's."""
     out: Path | None = None

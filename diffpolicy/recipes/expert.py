@@ -97,11 +97,16 @@ class Expert:
             self._learn(model)
         if not result.is_file():
             self._evaluate(model, result)
-        row = read_json(result)["rows"][0]
+        try:
+            row = read_json(result)["rows"][0]
+            mean, low, high = (f"{float(row[name]):.1f}" for name in ("return_mean", "ci_low", "ci_high"))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{result} is no evaluation of a model ({error!r:.80}); remove it, and the same command makes it anew"
+            ) from error
         print(
-            f"expert: {model}   return {row['return_mean']:.1f} (95% of the mean: {row['ci_low']:.1f} to "
-            f"{row['ci_high']:.1f})   try: {program()} collect --environment {self.environment} --expert {model} "
-            "--keep-failures"
+            f"expert: {model}   return {mean} (95% of the mean: {low} to {high})   try: {program()} collect "
+            f"--environment {self.environment} --expert {model} --keep-failures"
         )
         return model
 
@@ -109,8 +114,11 @@ class Expert:
         from diffpolicy.recipes.learner import Learner, Lesson
 
         state, numbers = self.out / "train-state.zip", numbers_of(self.algorithm, self.environment)
-        steps = self.steps or numbers.pop("steps")
-        numbers.pop("steps", None)
+        steps = self.steps or numbers["steps"]
+        del numbers["steps"]
+        batch = int(numbers["copies"]) * int(numbers.get("n_steps", 1))
+        if steps < batch:
+            print(f"note: PPO learns from {batch:,} steps at a time, so that these are played, and not {steps:,}")
         learner = Learner(Lesson(self.environment, self.algorithm, steps, self.seed, numbers), state)
         with closing(learner.env):
             if 0 < learner.done < steps:
@@ -163,10 +171,11 @@ def numbers_of(algorithm: str, environment: str) -> dict[str, Any]:
 
 
 def _require_boxes(environment: str) -> None:
-    """Raises InputError where an environment is unknown, or has other than Box observations and actions."""
+    """Raises InputError where an environment is unknown, has other than Boxes of one axis, or breaks at once."""
     from gymnasium import spaces
 
     from diffpolicy.rollout.environment import make_vector
+    from diffpolicy.rollout.faults import FAULT
 
     with closing(make_vector(environment, 1)) as env:
         seen = env.single_observation_space
@@ -175,8 +184,14 @@ def _require_boxes(environment: str) -> None:
                 f"{environment} has observations of {seen}; expected a Box of one axis: flatten them with "
                 "gymnasium.wrappers.FlattenObservation in an environment of your own"
             )
-        if len(env.single_action_space.shape or ()) != 1:
-            raise InputError(f"{environment} has actions of {env.single_action_space}; expected a Box of one axis")
+        moves = env.single_action_space
+        if not isinstance(moves, spaces.Box) or len(moves.shape) != 1 or not moves.is_bounded():
+            raise InputError(f"{environment} has actions of {moves}; expected a Box of one axis with finite bounds")
+        _, info = env.reset(seed=[0])  # type: ignore[arg-type]
+        if FAULT not in info:
+            *_, info = env.step(((moves.low + moves.high) / 2)[None])
+        if FAULT in info:
+            raise InputError(f"{environment} broke at once: {info[FAULT][0]}; mend it first")
 
 
 def _leave(out: Path) -> None:

@@ -24,8 +24,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from diffpolicy.errors import InputError
 from diffpolicy.policy.files import write_bytes
 from diffpolicy.recipes.folding import fold, plain_zip
-from diffpolicy.rollout.faults import told
-from diffpolicy.rollout.gymnasium_mujoco import hushed
+from diffpolicy.rollout.faults import Watched, blamed
+from diffpolicy.rollout.mujoco_log import hushed
 from diffpolicy.training.logs import JsonLines, Progress
 
 __all__ = ["Learner", "Lesson"]
@@ -57,7 +57,7 @@ class Learner:
         self.lesson, self._state, self.seconds = lesson, state, 0.0
         copies = int(lesson.numbers.get("copies", 1))
         with hushed():
-            plain = DummyVecEnv([lambda: Monitor(gymnasium.make(lesson.environment))] * copies)
+            plain = DummyVecEnv([lambda: Monitor(Watched(gymnasium.make(lesson.environment)))] * copies)
         self.normalised: VecNormalize | None = None
         self.env: VecEnv = plain
         if lesson.algorithm == "ppo":
@@ -68,7 +68,8 @@ class Learner:
                 self.model = self._restored()
             else:
                 self.model = _untrained(lesson, self.env)
-                self._warm_up()
+                with blamed(lesson.environment):
+                    self._warm_up()
         except BaseException:
             self.env.close()
             raise
@@ -102,19 +103,13 @@ class Learner:
 
             callback = _Listener(lines, bar, interrupt, save)
             try:
-                left = self.lesson.steps - self.done
-                self.model.learn(left, callback, log_interval=10**9, reset_num_timesteps=False)
+                with blamed(self.lesson.environment):
+                    left = self.lesson.steps - self.done
+                    self.model.learn(left, callback, log_interval=10**9, reset_num_timesteps=False)
                 interrupt()
             except KeyboardInterrupt:
                 save()
                 raise
-            except (InputError, MemoryError, OSError):
-                raise
-            except Exception as error:
-                raise InputError(
-                    f"{self.lesson.environment} failed in training ({told(error)}); mend it, and the same command goes "
-                    "on from the last state that was saved"
-                ) from error
             count()
 
     def save(self) -> None:

@@ -56,16 +56,16 @@ class FilmProgress(Progress):
     """
 
     def __init__(self, clips: int, longest: int) -> None:
-        super().__init__(clips * longest, metric="frames", title="filming", smooth=0.0)
-        self._longest, self._frames, self._done = longest, 0, 0
+        super().__init__(clips * longest, title="filming", smooth=0.0)
+        self._clips, self._longest, self._frames = clips, longest, 0
 
     def shot(self) -> None:
         """Count a frame."""
         self._frames += 1
-        self._done += 1
-        super().__call__(self._done - 1, {"frames": self._frames})
+        super().__call__(self._frames - 1, {})
 
     def cut(self) -> None:
-        """A clip is over."""
-        self._done = -(-self._done // self._longest) * self._longest
-        super().__call__(self._done - 1, {"frames": self._frames})
+        """A clip is over: what it did not take of its longest will not come."""
+        self._clips -= 1
+        self.steps = self._frames + self._clips * self._longest
+        super().__call__(self._frames - 1, {})

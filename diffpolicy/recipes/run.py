@@ -24,6 +24,7 @@ from diffpolicy.policy.folders import places
 from diffpolicy.recipes.claim import content
 
 __all__ = [
+    "CONDITIONS_BY_DEFAULT",
     "checked_training",
     "commit",
     "conditions_in",
@@ -38,6 +39,7 @@ __all__ = [
     "warn_of_endless",
 ]
 
+CONDITIONS_BY_DEFAULT = ("clean", "shove")  # as far as the environment knows them
 _NOT_SETTINGS = {"out", "overwrite", "threads"}  # where and how fast, not what
 _OURS = {  # what runs are made of
     "run", "checkpoint", "round", "train", "tensorboard", "evaluation", "video", "videos", "demos", "bc", "correct",
@@ -211,7 +213,7 @@ def conditions_in(environment: str, wanted: Sequence[str]) -> tuple[str, ...]:
             f"{environment} knows the conditions {', '.join(known)}; got {', '.join(unknown or wanted)}{near}"
         )
     left_out = [name for name in wanted if name not in known]
-    if left_out:
+    if left_out and wanted != CONDITIONS_BY_DEFAULT:
         _say_once(f"{environment} knows no {', '.join(left_out)}: left out")
     return chosen
 

@@ -27,7 +27,8 @@ class Video:
     """Film checkpoints in the same episode, side by side."""
 
     checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Checkpoint folders, runs that hold one, or "expert"; each gets a picture in the row."""
+    """Checkpoint folders, runs that hold one, "expert" or "planner", or whoever else `evaluate` takes; each gets a
+    picture in the row."""
     out: Path | None = None
     """Video file, .mp4 or .gif; by default video.mp4 beside the first checkpoint."""
     condition: str = "clean"
@@ -40,6 +41,8 @@ class Video:
     """Names the reset seeds, the same as in `evaluate`."""
     size: int = 256
     """Height and width of each picture [px]."""
+    camera: str | None = None
+    """Name of a camera in the environment's model; by default the environment's own."""
     threads: int = 0
     """Threads of torch; 0 takes one."""
 
@@ -72,7 +75,7 @@ class Video:
 
         environment = self.environment
         for who in self.checkpoints:
-            if environment is None and who != "expert":
+            if environment is None and who not in ("expert", "planner"):
                 environment = load_actor(who).environment
         return [load_actor(who, environment) for who in self.checkpoints]
 
@@ -89,7 +92,9 @@ class Video:
             for seed in seeds:
                 clips = []
                 for a in actors:
-                    clips.append(film(a.environment, a.make, seed, self.condition, self.size, progress.shot))
+                    clips.append(
+                        film(a.environment, a.make, seed, self.condition, self.size, progress.shot, self.camera)
+                    )
                     progress.cut()
                 labels = [clip.captions(actor.name) for clip, actor in zip(clips, actors, strict=True)]
                 frames += tile([clip.frames for clip in clips], labels)

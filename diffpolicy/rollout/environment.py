@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
-import mujoco
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
@@ -19,6 +18,7 @@ from diffpolicy.data.episode import as_float32, flattened
 from diffpolicy.errors import InputError, nearest
 from diffpolicy.rollout.faults import told
 from diffpolicy.rollout.foreign import Roused, RousedBranchable, resets_in_part
+from diffpolicy.rollout.mujoco_log import log_to_console_only
 
 __all__ = [
     "Branchable",
@@ -32,6 +32,7 @@ __all__ = [
     "name_of",
     "named",
     "shown",
+    "task_of",
 ]
 
 Vector = VectorEnv[Any, Any, Any]
@@ -82,18 +83,14 @@ def make_vector(environment: str, num_envs: int, condition: str = "clean", threa
     if condition not in known:
         near = nearest(condition, known) or ": choose one of these"
         raise InputError(f"{environment} knows the conditions {', '.join(known)}; got {condition!r}{near}")
-    _log_to_console_only()
-    if spec.vector_entry_point == _OURS:
-        return gymnasium.make_vec(
-            environment,
-            num_envs=num_envs,
-            vectorization_mode="vector_entry_point",
-            condition=condition,
-            threads=threads,
-            autoreset_mode=AutoresetMode.DISABLED,
-            **options,
-        )
-    return _theirs(environment, spec, num_envs, options)
+    log_to_console_only()
+    if spec.vector_entry_point != _OURS:
+        return _theirs(environment, spec, num_envs, options)
+    options |= {"condition": condition, "threads": threads, "autoreset_mode": AutoresetMode.DISABLED}
+    try:
+        return gymnasium.make_vec(environment, num_envs, vectorization_mode="vector_entry_point", **options)
+    except (ValueError, TypeError, AttributeError, FileNotFoundError) as error:
+        raise InputError(f"{environment} could not be made: {told(error)}") from error
 
 
 def _theirs(
@@ -140,21 +137,16 @@ def _their_vector(environment: str, num_envs: int, options: dict[str, Any]) -> V
     return RousedBranchable(env) if isinstance(env.unwrapped, Branchable) else Roused(env)
 
 
-def _log_to_console_only() -> None:
-    """Keep MuJoCo from writing MUJOCO_LOG.TXT into the working folder, unless another file was chosen."""
-    if hasattr(mujoco, "MjLogConfig"):  # since MuJoCo 4
-        config = mujoco.MjLogConfig.get()
-        if config.logfile == "MUJOCO_LOG.TXT":
-            config.logto_file = False
-            config.set()
-
-
 def conditions_of(environment: str) -> tuple[str, ...]:
     """Names of the conditions that an environment knows."""
+    task = task_of(environment)
+    return ("clean",) if task is None else tuple(task.conditions())
+
+
+def task_of(environment: str) -> type[diffpolicy_envs.Task] | None:
+    """The task that an environment of ours was registered with; None of another package's."""
     spec = _spec(environment)
-    if spec.vector_entry_point == _OURS:
-        return tuple(spec.kwargs["task"].conditions())
-    return ("clean",)
+    return spec.kwargs["task"] if spec.vector_entry_point == _OURS else None
 
 
 def _spec(environment: str) -> gymnasium.envs.registration.EnvSpec:
@@ -186,10 +178,8 @@ def name_of(env: Vector) -> str:
 
 def longest(environment: str, otherwise: int = 100) -> int:
     """Control steps of an episode at most, as far as the environment's registration says, else ``otherwise``."""
-    spec = _spec(environment)
-    if spec.vector_entry_point == _OURS:
-        return int(spec.kwargs["task"].max_steps)
-    return int(spec.max_episode_steps or otherwise)
+    task = task_of(environment)
+    return int((_spec(environment).max_episode_steps or otherwise) if task is None else task.max_steps)
 
 
 def branching(env: Vector) -> Branchable | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-__all__ = ["FAULT", "Drop", "Dropped", "broken_rows", "count_of", "finite", "misfit", "told"]
+from diffpolicy.errors import InputError
+
+__all__ = ["FAULT", "Drop", "Dropped", "Watched", "blamed", "broken_rows", "count_of", "finite", "misfit", "told"]
 
 _LARGEST = float(np.finfo(np.float32).max)
 FAULT = "diffpolicy/fault"  # under this name a guarded environment's info says what went wrong
@@ -43,6 +47,44 @@ def count_of(dropped: Sequence[Dropped]) -> str:
     first = [f"{len(group)} x {group[0]}" for group in reasons.values()]
     more = [f"{len(first) - 3} further reasons"] if len(first) > 3 else []
     return f"{len(dropped)} episode{'s' * (len(dropped) != 1)} dropped: " + "; ".join(first[:3] + more)
+
+
+class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A single environment that says at once what other code would stumble over later.
+
+    Raises ValueError where an observation does not fit its space, or a number is not finite.
+    """
+
+    def reset(self, **words: Any) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        observation, info = self.env.reset(**words)
+        self._require(misfit(self.observation_space, observation))
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """One control step."""
+        observation, reward, *flags, info = self.env.step(action)
+        self._require(misfit(self.observation_space, observation))
+        self._require("" if finite(reward) else f"the reward is {reward}")
+        return observation, reward, flags[0], flags[1], info
+
+    def _require(self, fault: str) -> None:
+        if fault:
+            raise ValueError(fault)
+
+
+@contextmanager
+def blamed(environment: str) -> Iterator[None]:
+    """What a training raises in this block is its environment's fault: InputError, with the environment's name."""
+    try:
+        yield
+    except (InputError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{environment} failed in training ({told(error)}); mend it, and the same command goes on from the last "
+            "state that was saved"
+        ) from error
 
 
 def told(error: BaseException) -> str:

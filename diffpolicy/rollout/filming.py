@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
+import mujoco
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import VectorWrapper
 
-import diffpolicy_envs
 from diffpolicy.data.episode import Episode
 from diffpolicy.errors import InputError
-from diffpolicy.rollout.environment import Vector, branching, make_vector
-from diffpolicy.rollout.faults import FAULT
+from diffpolicy.rollout.environment import Vector, branching, make_vector, task_of
+from diffpolicy.rollout.faults import FAULT, told
 from diffpolicy.rollout.loop import play
 from diffpolicy.rollout.predictor import Predictor
+from diffpolicy_envs.rendering import resolve_backend
 
 __all__ = ["Clip", "Frames", "film"]
 
 Frames = list[npt.NDArray[np.uint8]]
 _LINGER = 10  # frames for which a caption keeps a disturbance that is over
+
+_EVENT = {"shove": "shoved", "slip": "slipping"}
 
 
 class Clip(NamedTuple):
@@ -34,8 +38,9 @@ class Clip(NamedTuple):
 
     def captions(self, name: str) -> list[str]:
         """A caption for each picture: who acts, the disturbance when it strikes, and how it ends."""
+        event = _EVENT.get(self.episode.condition, "disturbed")  # `hard` mixes several
         marks = [
-            f"{name}: {self.episode.condition}!" if any(self.struck[max(0, t - _LINGER) : t + 1]) else name
+            f"{name}: {event}" if any(self.struck[max(0, t - _LINGER) : t + 1]) else name
             for t in range(len(self.frames))
         ]
         if self.success is not None:
@@ -56,8 +61,13 @@ class _Filmed(VectorWrapper[Any, Any, Any, Any, Any]):
     def _shoot(self) -> None:
         try:
             pictures = self.env.render()
-        except (gymnasium.error.DependencyNotInstalled, NotImplementedError) as error:
+        except (gymnasium.error.Error, NotImplementedError, ValueError) as error:
             raise InputError(f"the environment cannot draw: {error or 'it has no render'}") from error
+        except (RuntimeError, mujoco.FatalError) as error:
+            raise InputError(
+                f"the environment cannot draw ({told(error)}); gymnasium draws MuJoCo with OpenGL alone: set MUJOCO_GL "
+                "to egl, osmesa or glfw, whichever works here"
+            ) from error
         if not pictures or pictures[0] is None:
             raise InputError("the environment draws no pictures: it needs render_mode='rgb_array'")
         self.frames.append(np.asarray(pictures[0], np.uint8))
@@ -95,6 +105,7 @@ def film(
     condition: str = "clean",
     size: int = 256,
     shot: Callable[[], object] | None = None,
+    camera: str | None = None,
 ) -> Clip:
     """Pictures (size, size, 3) of the episode that ``seed`` names.
 
@@ -107,13 +118,19 @@ def film(
         condition: disturbance to play under.
         size: height and width [px].
         shot: called after each picture.
+        camera: name of a camera in the model; by default the environment's own.
 
     Raises:
         InputError: the environment cannot draw, or breaks the episode.
     """
     options: dict[str, Any] = {"render_mode": "rgb_array"}
-    if environment.rpartition(":")[2] in diffpolicy_envs.TASKS:
+    ours = task_of(environment) is not None
+    if ours:
         options |= {"width": size, "height": size}
+    elif (backend := resolve_backend().name) != "software":  # gymnasium's own choice fails without a display
+        os.environ.setdefault("MUJOCO_GL", backend)
+    if camera is not None:
+        options["camera" if ours else "camera_name"] = camera
     env = _Filmed(make_vector(environment, 1, condition, **options), shot)
     try:
         record = play(env, make(env), [seed], condition=condition)

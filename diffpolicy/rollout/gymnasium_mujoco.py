@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -16,8 +15,9 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.foreign import GuardedVectorEnv
+from diffpolicy.rollout.mujoco_log import hushed, said_once
 
-__all__ = ["BranchableMujocoVectorEnv", "Rewindable", "hushed", "looped", "rewinds"]
+__all__ = ["BranchableMujocoVectorEnv", "Rewindable", "looped", "rewinds"]
 
 Make = Callable[[], gymnasium.Env[Any, Any]]
 Row = npt.NDArray[np.float64]
@@ -159,35 +159,19 @@ def looped(make: Make, num_envs: int, spec: EnvSpec) -> GuardedVectorEnv:
     entry = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     if not (isinstance(entry, type) and issubclass(entry, MujocoEnv)):
         return GuardedVectorEnv(make, num_envs)
-    one = make()
+    with said_once(spec.id):
+        one = make()
     known = rewinds(one)
     one.close()
     with hushed():
         return (BranchableMujocoVectorEnv if known else GuardedVectorEnv)(make, num_envs)
 
 
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Keep MuJoCo from saying of each further copy of a model what it said of the first."""
-    if not hasattr(mujoco, "MjLogConfig"):  # before MuJoCo 4
-        yield
-        return
-    config = mujoco.MjLogConfig.get()
-    before, config.logto_console = config.logto_console, False
-    config.set()
-    try:
-        yield
-    finally:
-        config = mujoco.MjLogConfig.get()
-        config.logto_console = before
-        config.set()
-
-
 def rewinds(env: gymnasium.Env[Any, Any], steps: int = 3) -> bool:
     """Whether an environment is a MuJoCo one whose whole state is known here; it is played a few steps to see.
 
-    That is: a ``MujocoEnv`` in gymnasium's usual wrappers, which repeats a branch bit for bit, and in which no
-    number of its own in Python changes from step to step. The environment is used up by this.
+    That is: a ``MujocoEnv`` in gymnasium's usual wrappers, which repeats a branch bit for bit, also after another
+    reset, and in which no number of its own in Python changes from step to step. It is used up by this.
     """
     core = env.unwrapped
     if not isinstance(core, MujocoEnv) or not all(isinstance(layer, _KNOWN) for layer in _layers(env)[:-1]):
@@ -201,12 +185,15 @@ def rewinds(env: gymnasium.Env[Any, Any], steps: int = 3) -> bool:
         seen = [_told(tried.step(action)) for action in actions[:1]]
         middle = tried.row()
         seen += [_told(tried.step(action)) for action in actions[1:]]
-        if _numbers(core) != first:
+
+        def repeats(row: Row, since: int = 0) -> bool:
+            tried.rewind(row)
+            return [_told(tried.step(action)) for action in actions[since:]] == seen[since:]
+
+        if _numbers(core) != first or not repeats(middle, 1) or not repeats(start):
             return False
-        tried.rewind(middle)
-        again = [_told(tried.step(action)) for action in actions[1:]]
-        tried.rewind(start)
-        return seen[1:] == again and [_told(tried.step(action)) for action in actions] == seen
+        tried.reset(seed=1)  # draws anew what no row holds, if there is such
+        return repeats(start)
     except MemoryError:
         raise
     except Exception:

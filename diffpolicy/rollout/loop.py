@@ -108,8 +108,7 @@ def play(
     if len(set(seeds)) != len(seeds) or any(seed < 0 for seed in seeds):
         raise InputError("seeds must be distinct and not negative: each names one episode")
     run = _Run(env, actor, seeds, condition, deterministic, branchable, finished, dropped)
-    if len(seeds):
-        run.play()
+    run.play()
     episodes = [episode for episode in run.episodes if episode is not None]
     return Record(episodes, run.lost, run.reports_success, np.array(run.calls), run.begins, run.env_s)
 
@@ -136,10 +135,9 @@ class _Run:
         self.tapes: list[Tape] = [Tape() for _ in range(env.num_envs)]
         self.episodes: list[Episode | None] = [None] * len(self.seeds)
         self.lost: list[Dropped] = []
-        self.reports_success = False
+        self.reports_success, self.env_s = False, 0.0
         self.calls: list[float] = []
         self.begins: dict[int, int] = {}
-        self.env_s = 0.0
         self.state: Any = None
         self.rows = np.arange(min(env.num_envs, len(self.seeds)))  # simulations in use
 
@@ -174,8 +172,8 @@ class _Run:
         obs = named(raw)
         success, known = reported(info, self.env.num_envs)
         self.reports_success |= known
-        faults = self._faults(obs, reward, info)
         ended = np.array(terminated | truncated)
+        faults = self._faults(self.rows, obs, reward, info)
         for row in map(int, self.rows):
             if row in faults:
                 self._drop(row, len(self.tapes[row].actions) + 1, faults[row])
@@ -187,13 +185,15 @@ class _Run:
                 self._finish(row, bool(terminated[row]), records_in(info, row))
         return obs, ended
 
-    def _faults(self, obs: Observation, reward: Any, info: Mapping[str, Any]) -> dict[int, str]:
-        """Which of the simulations in use broke, and how."""
-        faults = broken_rows(obs, reward, self.rows)
-        for row in self.rows[divergences(self.env)[self.rows] > 0]:
+    def _faults(
+        self, rows: npt.NDArray[np.intp], obs: Observation, reward: Any, info: Mapping[str, Any]
+    ) -> dict[int, str]:
+        """Which of some simulations broke in a step, or in a reset (no reward), and how."""
+        faults = broken_rows(obs, reward, rows)
+        for row in rows[divergences(self.env)[rows] > 0]:
             faults[int(row)] = "the physics diverged"
         if FAULT in info:
-            faults |= {int(row): str(info[FAULT][row]) for row in self.rows if info[f"_{FAULT}"][row]}
+            faults |= {int(row): str(info[FAULT][row]) for row in rows if info[f"_{FAULT}"][row]}
         return faults
 
     def _refill(self, done: npt.NDArray[np.intp], starting: npt.NDArray[np.bool_], obs: Observation) -> Observation:
@@ -215,8 +215,7 @@ class _Run:
     def _start(self, rows: npt.NDArray[np.intp]) -> tuple[Observation, npt.NDArray[np.intp]]:
         """Start the next seed in each of some simulations; the observation, and where the reset failed."""
         seeds: list[int | None] = [None] * self.env.num_envs
-        mask = np.zeros(self.env.num_envs, dtype=bool)
-        mask[rows] = True
+        mask = np.isin(np.arange(self.env.num_envs), rows)
         for row in rows:
             self.playing[row] = self.next
             seeds[row] = self.seeds[self.next]
@@ -226,9 +225,7 @@ class _Run:
         raw, info = self.env.reset(seed=seeds, options={"reset_mask": mask})  # type: ignore[arg-type]
         self.env_s += time.perf_counter() - began
         obs = named(raw)
-        faults = broken_rows(obs, None, rows)
-        if FAULT in info:
-            faults |= {int(row): str(info[FAULT][row]) for row in rows if info[f"_{FAULT}"][row]}
+        faults = self._faults(rows, obs, None, info)
         for row in rows:
             self.tapes[row] = Tape({name: value[row].copy() for name, value in obs.items()})
         for row in sorted(faults):
@@ -236,6 +233,9 @@ class _Run:
         return obs, np.array(sorted(faults), dtype=np.intp)
 
     def _finish(self, row: int, terminated: bool, records: Mapping[str, float]) -> None:
+        if broken := [name for name, value in records.items() if not np.isfinite(value)]:
+            self._drop(row, len(self.tapes[row].actions), f"record {broken[0]!r} is not finite")
+            return
         number = self.playing[row]
         episode = self.tapes[row].episode(terminated, self.seeds[number], self.condition, records)
         self.episodes[number] = episode

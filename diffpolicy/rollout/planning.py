@@ -37,13 +37,13 @@ class PlanningExpert:
     Args:
         env: a ``TaskVectorEnv``.
         config: the planner's settings; by default the task's own.
-        threads: physics threads of the planner's simulations; 0 takes all cores.
+        threads: physics threads of the planner's simulations; 0 takes all cores, which pays off for heavy models only.
 
     Raises:
         InputError: another environment, or a task without a cost.
     """
 
-    def __init__(self, env: Vector, config: PlannerConfig | None = None, threads: int = 0) -> None:
+    def __init__(self, env: Vector, config: PlannerConfig | None = None, threads: int = 1) -> None:
         unwrapped = env.unwrapped
         if not isinstance(unwrapped, TaskVectorEnv):
             raise InputError(
@@ -67,7 +67,10 @@ class PlanningExpert:
     def predict(
         self, observation: Any, state: Plans | None = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[npt.NDArray[np.float32], Plans]:
-        """Actions (n, A) in the present states; only of the rows that are asked about."""
+        """Actions (n, A) in the present states; only of the rows that are asked about.
+
+        Raises InputError where no plan can be made from one of them.
+        """
         del observation, deterministic
         if state is None:
             every = np.arange(self._simulations.num)
@@ -75,5 +78,8 @@ class PlanningExpert:
         elif episode_start is not None:
             state = self.begin(state, np.asarray(episode_start), np.zeros(0, np.int64))
         rows = self._simulations.get_state(state.index)  # (n, S)
-        plans = tuple(self._planner.plan(row, before) for row, before in zip(rows, state.plans, strict=True))
+        try:
+            plans = tuple(self._planner.plan(row, before) for row, before in zip(rows, state.plans, strict=True))
+        except ValueError as error:
+            raise InputError(f"the planner failed: {error}") from error
         return np.stack([plan.action for plan in plans]).astype(np.float32), Plans(state.index, plans)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from diffpolicy.diffusion.noise import counter_noise
 from diffpolicy.errors import InputError
-from diffpolicy.rollout.environment import Scripted, Vector
+from diffpolicy.rollout.environment import Scripted, Vector, name_of
+from diffpolicy.rollout.faults import told
 from diffpolicy_envs import Task, TaskVectorEnv
 
 __all__ = ["EpisodicPredictor", "Mixture", "Predictor", "Rows", "ScriptedExpert", "everywhere", "knows_expert"]
@@ -63,10 +64,11 @@ class ScriptedExpert:
     def __init__(self, env: Vector) -> None:
         unwrapped = env.unwrapped
         if not isinstance(unwrapped, Scripted) or not knows_expert(env):
-            name = env.spec.id if env.spec else type(unwrapped).__name__
+            plan = "write its `cost` so that it can be planned in; or " if isinstance(unwrapped, TaskVectorEnv) else ""
             raise InputError(
-                f"{name} knows no scripted expert; name another (--labeller, --expert): a checkpoint folder, the zip "
-                "file of a Stable-Baselines3 model, or module:function; or train one (diffpolicy expert)"
+                f"{name_of(env)} knows no scripted expert and has no cost to plan by; {plan}name another (--labeller, "
+                "--expert): a checkpoint folder, the zip file of a Stable-Baselines3 model, or module:function; or "
+                "train one (diffpolicy expert)"
             )
         self._env: Scripted = unwrapped
 
@@ -82,10 +84,20 @@ class ScriptedExpert:
         del observation, episode_start, deterministic
         if isinstance(self._env, TaskVectorEnv):  # ours can be asked about some simulations alone
             state = Rows(np.arange(self._env.num_envs)) if state is None else state
-            return self._env.expert(state.index), state
+            return self._asked(self._env, state.index), state
         actions = self._env.expert()
         state = Rows(np.arange(len(actions))) if state is None else state
         return actions[state.index], state
+
+    def _asked(self, env: TaskVectorEnv, ids: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """What a planner refuses that stands in for a script is told in words; a script's own faults go through."""
+        try:
+            return env.expert(ids)
+        except (AttributeError, TypeError, ValueError) as error:
+            task = type(env.simulations.task)
+            if task.scripted():
+                raise
+            raise InputError(f"the planner of {task.__name__} failed: {told(error)}") from error
 
 
 def knows_expert(env: Vector) -> bool:

@@ -188,6 +188,7 @@ class Progress(_Closing):
         self._smooth = smooth
         self._mean: float | None = None
         self._began = self._spoke = time.monotonic()
+        self._said = (start, steps)
         self._advance: Callable[[int], None] = self._print_line
         self._stop: Callable[[], None] = lambda: None
         if self._console.is_terminal:
@@ -225,20 +226,22 @@ class Progress(_Closing):
             if now - self._spoke < 0.1 and done < self.steps:
                 return
             self._spoke = now
-            bar.update(task, completed=done, rate=f"{self._rate(done, now):.0f}", metric=self._shown())
+            bar.update(task, total=self.steps, completed=done, rate=self._rate(done, now)[1], metric=self._shown())
 
         bar.start()
         self._advance, self._stop = advance, bar.stop
 
-    def _rate(self, done: int, now: float) -> float:
-        return (done - self.start) / max(now - self._began, 1e-9)
+    def _rate(self, done: int, now: float) -> tuple[float, str]:
+        """Steps a second, and as it is shown."""
+        rate = (done - self.start) / max(now - self._began, 1e-9)
+        return rate, f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
 
     def _print_line(self, done: int) -> None:
         now = time.monotonic()
-        if now - self._spoke < self.interval and done < self.steps:
+        if (now - self._spoke < self.interval and done < self.steps) or (done, self.steps) == self._said:
             return
-        self._spoke = now
-        rate = self._rate(done, now)
+        self._spoke, self._said = now, (done, self.steps)
+        rate, shown = self._rate(done, now)
         left = (self.steps - done) / max(rate, 1e-9)
-        line = f"{self.title} {done}/{self.steps}  {rate:.0f}/s  {left:.0f} s left  {self._shown()}"
+        line = f"{self.title} {done}/{self.steps}  {shown}/s  {left:.0f} s left  {self._shown()}"
         self._console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)

@@ -38,8 +38,10 @@ def register(name: str, task: type[Task]) -> None:
     ``"mymodule:mylab/Sweep-v0"`` on command lines, so that it is.
 
     Raises:
-        ValueError: no subclass of Task, or one that does not declare what a task must; or the name is taken.
+        ValueError: no subclass of Task, or one that does not declare or define what a task must; or the name is taken.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"expected a name such as 'mylab/Sweep-v0', got {name!r}")
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise ValueError(f"expected a subclass of diffpolicy_envs.Task for {name!r}, got {task!r}")
     require_declared(task)

@@ -9,10 +9,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-__all__ = ["CONDITIONS", "Condition", "Disturbance", "Start", "checked_seed", "condition_named", "draw_disturbance"]
+from diffpolicy_envs.checks import is_real, is_whole
+
+__all__ = ["CONDITIONS", "Condition", "Disturbance", "Start", "condition_named", "draw_disturbance"]
 
 Start = Literal["narrow", "wide"]
 """Which of a task's two start distributions an episode begins in."""
+
+LONGEST_DELAY = 100  # control steps; the delay line is a part of every state row
 
 
 @dataclass(frozen=True)
@@ -39,19 +43,46 @@ class Condition:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a range is reversed, negative or not finite, or the start is unknown."""
+        if not isinstance(self.name, str):
+            raise ValueError(f"a condition's name must be a string, got {self.name!r}")
         if self.start not in get_args(Start):
             raise ValueError(f"condition {self.name!r}: expected start 'narrow' or 'wide', got {self.start!r}")
         for name in ("shove_speed", "shove_window", "slip_height", "mass_scale", "friction_scale"):
             limits = getattr(self, name)
             least = 1e-6 if name.endswith("scale") else 0
-            if limits is not None and not (len(limits) == 2 and least <= limits[0] <= limits[1] < np.inf):
+            if (limits is not None or name == "shove_window") and not _is_range(limits, least):
                 raise ValueError(
-                    f"condition {self.name!r}: expected {name} as (low, high) with {least} <= low <= high, got {limits}"
+                    f"condition {self.name!r}: expected {name} as (low, high) with {least} <= low <= high, "
+                    f"got {limits!r}"
                 )
-        if not 0 <= self.sensor_noise < np.inf:
-            raise ValueError(f"condition {self.name!r}: expected sensor_noise of 0 or more, got {self.sensor_noise}")
-        if not isinstance(self.action_delay, int) or self.action_delay < 0:
-            raise ValueError(f"condition {self.name!r}: expected whole action_delay >= 0, got {self.action_delay}")
+        if not is_real(self.sensor_noise) or not 0 <= self.sensor_noise < np.inf:
+            raise ValueError(f"condition {self.name!r}: expected sensor_noise of 0 or more, got {self.sensor_noise!r}")
+        if not is_whole(self.action_delay) or not 0 <= self.action_delay <= LONGEST_DELAY:
+            raise ValueError(
+                f"condition {self.name!r}: expected a whole action_delay from 0 to {LONGEST_DELAY} control steps, "
+                f"got {self.action_delay!r}"
+            )
+
+    def uses(self) -> tuple[str, ...]:
+        """Which of ``CONDITIONS``, by name, this one has something of."""
+        parts = {
+            "shove": self.shove_speed is not None,
+            "slip": self.slip_height is not None,
+            "sensor_noise": self.sensor_noise > 0,
+            "action_delay": self.action_delay > 0,
+            "dynamics": self.mass_scale is not None or self.friction_scale is not None,
+            "wide": self.start == "wide",
+        }
+        return tuple(name for name, used in parts.items() if used)
+
+
+def _is_range(limits: Any, least: float) -> bool:
+    return (
+        isinstance(limits, tuple | list)
+        and len(limits) == 2
+        and all(is_real(limit) for limit in limits)
+        and least <= limits[0] <= limits[1] < np.inf
+    )
 
 
 CONDITIONS: dict[str, Condition] = {
@@ -68,22 +99,29 @@ CONDITIONS: dict[str, Condition] = {
 }
 
 
-def condition_named(condition: str | Condition, known: Mapping[str, Condition] = CONDITIONS) -> Condition:
-    """A condition by its name, or the given one.
+def condition_named(
+    condition: str | Condition, known: Mapping[str, Condition] = CONDITIONS, task: str = ""
+) -> Condition:
+    """A condition by its name, or the given one; ``Task.condition`` is the one to ask for a task's.
 
     Args:
         condition: name or condition.
-        known: those to choose from by name: a task's own (``Task.conditions``) or all that are not a task's own.
+        known: those to choose from by name.
+        task: name of the task that knows them, for the message.
 
     Raises:
-        ValueError: unknown name; the message lists the known ones.
+        ValueError: neither a name nor a condition, or an unknown name; the message lists the known ones.
     """
     if isinstance(condition, Condition):
         return condition
+    if not isinstance(condition, str):
+        raise ValueError(f"expected the name of a condition or a diffpolicy_envs.Condition, got {condition!r}")
     if condition not in known:
         near = difflib.get_close_matches(condition, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown condition {condition!r}: expected one of {', '.join(known)}{hint}")
+        hint = "; it means nothing there" if condition in CONDITIONS else hint
+        one_of = f"task {task} knows" if task else "expected one of"
+        raise ValueError(f"unknown condition {condition!r}: {one_of} {', '.join(known)}{hint}")
     return known[condition]
 
 
@@ -97,17 +135,6 @@ class Disturbance:
     slip_height: float = np.inf  # [m]; infinite never
     mass_scale: float = 1.0
     friction_scale: float = 1.0
-
-
-def checked_seed(seed: Any) -> int:
-    """The seed of an episode, which is kept in a float64 state row.
-
-    Raises:
-        ValueError: not an integer from 0 to 2**53 - 1.
-    """
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**53:
-        raise ValueError(f"expected a seed that is an integer from 0 to 2**53 - 1, got {seed!r}")
-    return int(seed)
 
 
 def draw_disturbance(condition: Condition, rng: np.random.Generator) -> Disturbance:

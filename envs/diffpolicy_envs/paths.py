@@ -33,5 +33,7 @@ def model_path(name: str | Path) -> Path:
     path = assets_folder() / "models" / f"{name}.xml"
     if not path.is_file():
         known = sorted(p.stem for p in path.parent.glob("*.xml"))
-        raise FileNotFoundError(f"no model {name!r}; known models: {', '.join(known)}")
+        raise FileNotFoundError(
+            f"no model {name!r} in the package (a file of your own is a pathlib.Path); known: {', '.join(known)}"
+        )
     return path

@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from diffpolicy_envs.checks import checked_whole
 from diffpolicy_envs.rendering import Renderer, make_renderer
 from diffpolicy_envs.simulation import Simulations
 
@@ -22,7 +23,7 @@ class Picture:
             raise ValueError(f"render_mode must be 'rgb_array' or None, got {render_mode!r}")
         self._simulations = simulations
         self._mode = render_mode
-        self._size = (width, height)
+        self._size = (checked_whole("width", width, 1), checked_whole("height", height, 1))
         self._camera: str | int = camera or simulations.task.camera or (0 if simulations.model.ncam else -1)
         self._renderer: Renderer | None = None
         self._data: mujoco.MjData | None = None

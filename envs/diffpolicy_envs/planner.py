@@ -3,82 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 
 from diffpolicy_envs.condition import Condition
 from diffpolicy_envs.futures import Futures
+from diffpolicy_envs.planning import Method, PlannerConfig
 from diffpolicy_envs.task import Array, Task
 
 __all__ = ["Method", "Plan", "Planner", "PlannerConfig", "spline"]
-
-Method = Literal["predictive", "mppi", "cem"]
-"""Which plan comes of the samples: the best one (predictive sampling, arXiv 2212.00541, section 4.2); their mean,
-weighted by exp(-cost / temperature) (MPPI, arXiv 1707.02342, algorithm 2); or the mean of the elites, from whose
-spread the next iteration samples (cross-entropy method, doi 10.1007/s10479-005-5724-z)."""
-
-
-@dataclass(frozen=True)
-class PlannerConfig:
-    """How a planner looks for actions, and what it calls good."""
-
-    method: Method = "predictive"
-    samples: int = 48
-    """Plans tried in each iteration."""
-    horizon: int = 15
-    """Control steps planned ahead."""
-    knots: int = 4
-    """Knots of the spline by which a plan is varied."""
-    noise: tuple[float, ...] = (0.01, 0.04, 0.12)
-    """Standard deviations of the knots, in turn; the range of an action is 2."""
-    iterations: int = 1
-    """Rounds of sampling, each around the plan of the one before."""
-    proposals: float = 0.5
-    """Share of the samples for which the task is asked (``Task.propose``), in the first iteration."""
-    elites: float = 0.1
-    """Share of the samples that the cross-entropy method keeps."""
-    temperature: float = 0.1
-    """MPPI's, as a share of the distance from the least cost to the mean one."""
-    mean: float = 1.0
-    """Weight of the mean cost on the way."""
-    end: float = 0.0
-    """Weight of the cost in which a plan ends."""
-    least: float = 0.0
-    """Weight of the least cost on the way."""
-    soon: float = 0.0
-    """Weight of the mean, over the way, of the least cost so far: the sooner, the better; what follows is no matter."""
-    smoothness: float = 0.0
-    """Weight of the mean squared change of the action's speed from step to step (its second difference)."""
-    margin: float = 0.0
-    """Share by which another plan's cost must be lower to take the place of the present plan."""
-    patience: int = 10
-    """Control steps without progress after which a plan is begun anew, from standing still and with wider noise."""
-    progress: float = 0.02
-    """Share by which the cost must fall to be progress."""
-    substeps: int | None = None
-    """Physics steps per control step, fewer and longer or more and shorter ones; None takes the task's."""
-    seed: int = 0
-    """Of the random numbers, beside what the state row says."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError where a number is out of its range."""
-        if self.method not in get_args(Method):
-            raise ValueError(f"expected method {', '.join(get_args(Method))}, got {self.method!r}")
-        for name in ("samples", "horizon", "iterations", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
-        if not 2 <= self.knots <= self.horizon:
-            raise ValueError(f"expected from 2 knots to one per step ({self.horizon}), got {self.knots}")
-        if not self.noise or min(self.noise) <= 0:
-            raise ValueError(f"expected standard deviations above 0 as noise, got {self.noise}")
-        for name, least in (("proposals", 0.0), ("elites", 1e-9), ("margin", 0.0), ("progress", 0.0)):
-            if not least <= getattr(self, name) <= 1:
-                raise ValueError(f"expected {name} as a share of at most 1, got {getattr(self, name)}")
-        if self.temperature <= 0:
-            raise ValueError(f"expected a temperature above 0, got {self.temperature}")
-        if self.substeps is not None and self.substeps < 1:
-            raise ValueError(f"expected at least 1 physics step per control step, got substeps={self.substeps}")
 
 
 @dataclass(frozen=True)
@@ -107,7 +40,7 @@ class Planner:
         task: the task, with ``cost``.
         condition: that of the state rows from which it will plan.
         config: settings; by default the task's own, its class variable ``planning``, where it has one.
-        threads: physics threads; 0 takes all cores.
+        threads: physics threads; 0 takes all cores, which pays off for heavy models only.
 
     Raises:
         ValueError: the task has no cost.
@@ -118,7 +51,7 @@ class Planner:
         task: type[Task],
         condition: str | Condition = "clean",
         config: PlannerConfig | None = None,
-        threads: int = 0,
+        threads: int = 1,
     ) -> None:
         self.config: PlannerConfig = config or getattr(task, "planning", None) or PlannerConfig()
         self.futures = Futures(task, self.config.samples, condition, threads, self.config.substeps)
@@ -129,8 +62,17 @@ class Planner:
         """The plan from a state row (S,), begun with the one that was made a control step before.
 
         Disturbances still to come are not foreseen.
+
+        Raises:
+            ValueError: a state of another length, a plan of another horizon, proposals of another shape than was
+                asked for, or no plan that has a finite cost.
         """
         config, task = self.config, self.futures.task
+        if before is not None and before.actions.shape != (config.horizon, task.action_size):
+            raise ValueError(
+                f"expected the plan before to have actions of shape {(config.horizon, task.action_size)}, "
+                f"got {before.actions.shape}: it is another planner's"
+            )
         self.futures.branch(state)
         rng = np.random.default_rng([*self.futures.moment(), config.seed, 2])
         idle = np.repeat(task.idle_action(self.futures.all[:1]), config.horizon, axis=0)  # (H, A)
@@ -141,7 +83,7 @@ class Planner:
         middle = given[0]
         past = np.stack([idle[0], idle[0]] if before is None else [before.last, before.action])  # (2, A)
         same = rng if stuck else np.random.default_rng([config.seed, 3])
-        given += list(task.propose(0, same, round(config.proposals * config.samples), config.horizon))
+        given += self._proposed(same)
         widths = np.resize(np.array(config.noise) * (3.0 if stuck else 1.0), config.samples)[:, None, None]
         cost = np.inf
         for iteration in range(config.iterations):
@@ -158,16 +100,37 @@ class Planner:
             return Plan(middle, past[1], cost, cost, 0)
         return Plan(middle, past[1], cost, before.lowest, before.stalled + 1)
 
+    def _proposed(self, rng: np.random.Generator) -> list[Array]:
+        """What the task itself would try, each (H, A)."""
+        config, task = self.config, self.futures.task
+        asked = round(config.proposals * config.samples)
+        found = np.asarray(task.propose(0, rng, asked, config.horizon), dtype=np.float64)
+        course = (config.horizon, task.action_size)
+        if found.ndim != 3 or found.shape[1:] != course or len(found) > asked or not np.isfinite(found).all():
+            raise ValueError(
+                f"task {type(task).__name__}: expected propose to give at most {asked} finite courses of action of "
+                f"shape {course}, got shape {found.shape}{'' if np.isfinite(found).all() else ' with a NaN'}"
+            )
+        return list(found)
+
     def _totals(self, costs: Array, tried: Array, past: Array) -> Array:
         """One number (N,) for each of the plans (N, H, A), from the costs (N, H) on its way and the past (2, A)."""
         config = self.config
+        sound = np.asarray(np.isfinite(costs).all(axis=1))
+        if not sound.any():
+            task = type(self.futures.task).__name__
+            raise ValueError(
+                f"task {task}: no plan from this state has a finite cost: cost(ids) is not finite, or the physics "
+                "diverges whatever is done; look at both in this state"
+            )
+        costs = np.where(sound[:, None], costs, 0.0)
         total = config.end * costs[:, -1] + config.mean * costs.mean(axis=1) + config.least * costs.min(axis=1)
         if config.soon:
             total = total + config.soon * np.minimum.accumulate(costs, axis=1).mean(axis=1)
         if config.smoothness:
             change = np.diff(tried, n=2, axis=1, prepend=np.broadcast_to(past, (len(tried), *past.shape)))
             total = total + config.smoothness * (change**2).sum(axis=2).mean(axis=1)
-        return np.asarray(total)
+        return np.where(sound, total, np.inf)
 
     def _chosen(self, tried: Array, totals: Array, knots: Array, widths: Array, whole: int) -> tuple[Array, Array]:
         """The plan (H, A) that comes of the samples (N, H, A), and the next iteration's widths of noise.

@@ -12,13 +12,15 @@ import mujoco.batch
 import numpy as np
 import numpy.typing as npt
 
-from diffpolicy_envs.condition import CONDITIONS, Condition, Start
+from diffpolicy_envs.condition import CONDITIONS, Condition, Start, condition_named
 
 __all__ = ["Array", "Bounds", "Ids", "Plans", "Task"]
 
 Array = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.intp]
 Bounds = tuple[npt.ArrayLike, npt.ArrayLike]
+
+_METHODS = {"shove": ("shove",), "slip": ("lifted", "seized"), "dynamics": ("vary",)}  # without which it does nothing
 
 
 class Plans(Protocol):
@@ -33,6 +35,10 @@ class Task(ABC):
     Results must not depend on N (no matrix product over the batch), which makes one simulation and many
     bit-identical. A task keeps no state of its own: everything it reads lies in the batch's state rows, in
     the per-simulation model fields named by ``fields``, or in the episode's records.
+
+    A task knows the conditions "clean", "sensor_noise", "action_delay" and "wide", and those for which it has
+    methods: "shove" with ``shove``, "slip" with ``lifted`` and ``seized``, "dynamics" with ``vary``. What it
+    inherits but does not mean it names in ``unfit``. A condition that would do nothing is refused.
     """
 
     model: ClassVar[str | Path]  # file in assets/models, or the path of one's own
@@ -45,17 +51,17 @@ class Task(ABC):
     fields: ClassVar[tuple[str, ...]] = ()  # model fields that differ between simulations
     records: ClassVar[tuple[str, ...]] = ()  # what an episode is reported by beside success, in its info
     noiseless: ClassVar[tuple[str, ...]] = ()  # observations that no sensor measures
-    unfit: ClassVar[tuple[str, ...]] = ("shove", "slip", "dynamics")  # conditions that mean nothing here
+    unfit: ClassVar[tuple[str, ...]] = ()  # conditions that mean nothing here, though the methods for them are there
     planned: ClassVar[bool] = False  # its expert plans, which takes time
     hard: ClassVar[Condition | None] = None  # the frozen condition on which methods are told apart
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # kind ("sensor", "joint", ...) -> names in the MJCF file
 
     def __init__(self, batch: mujoco.batch.Batch) -> None:
-        """Raises ValueError where the model lacks what ``needs`` names."""
+        """Raises ValueError where the model lacks what ``needs`` and ``camera`` name."""
         self.batch = batch
         lacking = [
             f"{kind} {name!r}"
-            for kind, names in self.needs.items()
+            for kind, names in (*self.needs.items(), ("camera", (self.camera,) if self.camera else ()))
             for name in names
             if mujoco.mj_name2id(batch.model, getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}"), name) < 0
         ]
@@ -67,8 +73,34 @@ class Task(ABC):
     @classmethod
     def conditions(cls) -> dict[str, Condition]:
         """The conditions that mean something here, by name; ``hard`` is the task's own."""
-        known = {name: condition for name, condition in CONDITIONS.items() if name not in cls.unfit}
+        known = {name: condition for name, condition in CONDITIONS.items() if not cls.lacks(condition)}
         return known if cls.hard is None else {**known, "hard": cls.hard}
+
+    @classmethod
+    def lacks(cls, condition: Condition) -> tuple[str, ...]:
+        """What of a condition means nothing here, by the names of ``CONDITIONS``."""
+        return tuple(name for name in condition.uses() if name in cls.unfit or not cls._written(name))
+
+    @classmethod
+    def _written(cls, name: str) -> bool:
+        return all(getattr(cls, method) is not getattr(Task, method) for method in _METHODS.get(name, ()))
+
+    @classmethod
+    def condition(cls, condition: str | Condition) -> Condition:
+        """A condition that means something here, by its name or as given.
+
+        Raises:
+            ValueError: unknown here, or it has something that means nothing here; the message lists what is known.
+        """
+        known = cls.conditions()
+        found = condition_named(condition, known, cls.__name__)
+        lacking = cls.lacks(found)
+        if lacking:
+            raise ValueError(
+                f"condition {found.name!r} has {' and '.join(lacking)}, which means nothing to task {cls.__name__}; "
+                f"it knows {', '.join(known)}: leave that out, or write the methods that diffpolicy_envs.Task names"
+            )
+        return found
 
     @classmethod
     def scripted(cls) -> bool:
@@ -144,7 +176,7 @@ class Task(ABC):
         """The action (n, A) that holds still: fills the delay line at a reset."""
         return np.zeros((len(ids), self.action_size))
 
-    # -- what can befall it; a task names in ``unfit`` what it leaves out ---------------------------------------
+    # -- what can befall it: a task knows the conditions whose methods it has ----------------------------------
 
     def vary(self, ids: Ids, mass_scale: Array, friction_scale: Array) -> None:
         """Scale the object's mass and friction (n,)."""

@@ -10,11 +10,13 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from diffpolicy_envs.condition import Condition, checked_seed
+from diffpolicy_envs.checks import checked_ids, checked_seed
+from diffpolicy_envs.condition import Condition
 from diffpolicy_envs.declared import action_space, observation_space
 from diffpolicy_envs.picture import Picture
-from diffpolicy_envs.simulation import Simulations, Transition
+from diffpolicy_envs.simulation import Simulations
 from diffpolicy_envs.task import Array, Ids, Task
+from diffpolicy_envs.transition import Transition
 
 __all__ = ["TaskVectorEnv"]
 
@@ -60,7 +62,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
     ) -> None:
         super().__init__()
         self.simulations = Simulations(task, num_envs, condition, threads)
-        self.num_envs = num_envs
+        self.num_envs = num_envs = self.simulations.num
         self.render_mode = render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
@@ -84,7 +86,8 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         """Start episodes everywhere, or where ``options["reset_mask"]`` (N,) is true.
 
         An integer seed gives simulation i the seed ``seed + i``, as gymnasium's vector environments do; without
-        one, a simulation goes on with its own stream of episodes.
+        one, a simulation goes on with its own stream of episodes. info has ``diverged`` (N,): where MuJoCo gave up
+        what ``place`` wrote, and shows the home state instead.
         """
         ids = np.flatnonzero(self._mask(options))
         if seed is None:
@@ -101,7 +104,10 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
             seeds = [base + i if s is None and not self._seeded[i] else s for i, s in enumerate(seeds)]
         self.simulations.begin(ids, [seeds[i] for i in ids])
         self._seeded[ids], self._done[ids] = True, False
-        return self.simulations.observe(self._all), {}
+        begun = np.zeros(self.num_envs, dtype=bool)
+        begun[ids] = True
+        diverged = (self.simulations.divergences(self._all) > 0) & begun
+        return self.simulations.observe(self._all), {"diverged": diverged, "_diverged": begun}
 
     def _mask(self, options: dict[str, Any] | None) -> Flags:
         mask = (options or {}).get("reset_mask")
@@ -205,8 +211,8 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         return self.simulations.get_state(self._all)
 
     def set_state(self, states: npt.ArrayLike, ids: Ids | None = None) -> Observation:
-        """Continue ``ids`` (all by default) from state rows; returns the observation of all simulations."""
-        ids = self._all if ids is None else np.asarray(ids)
+        """Continue ``ids`` (n,), in any order, all by default, from state rows (n, S); the observation of all."""
+        ids = self._all if ids is None else checked_ids(ids, self.num_envs)
         self.simulations.set_state(ids, states)
         self._seeded[ids], self._done[ids] = True, False
         return self.simulations.observe(self._all)

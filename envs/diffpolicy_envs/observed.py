@@ -1,0 +1,76 @@
+"""What a task's array functions give, tried at its home state: the errors where it is not what a task must give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from diffpolicy_envs.task import Ids, Task
+
+__all__ = ["require_observed"]
+
+
+def require_observed(task: Task, num: int) -> None:
+    """Raises ValueError where for one of ``num`` simulations, or for all, a function gives what it must not."""
+    for ids in [np.arange(1)] + [np.arange(num)] * (num > 1):
+        _require_observation(task, ids)
+        _require_terms(task, ids)
+        for name in ("success", "failure"):
+            _require(task, f"{name}(ids)", getattr(task, name)(ids), (len(ids),), "b")
+        if task.records:
+            shape = (len(ids), len(task.records))
+            _require(task, "record(ids, so_far)", task.record(ids, np.zeros(shape)), shape)
+        if type(task).cost is not Task.cost:
+            cost = task.cost(ids)
+            _require(task, "cost(ids)", cost, (len(ids),))
+            if not np.isfinite(cost).all():
+                raise ValueError(f"task {type(task).__name__}: cost(ids) at the home state must be finite, got {cost}")
+
+
+def _require_observation(task: Task, ids: Ids) -> None:
+    name, seen = type(task).__name__, task.observe(ids)
+    if not isinstance(seen, Mapping):
+        raise ValueError(f"task {name}: observe(ids) must give a mapping of names to arrays (n, O), got {_kind(seen)}")
+    found = {name: np.shape(value) for name, value in seen.items()}
+    said = {name: (len(ids), len(np.asarray(low))) for name, (low, _) in task.observation.items()}
+    if found != said:
+        raise ValueError(
+            f"task {name}: observe gives {found} for {_many(len(ids))}, but `observation` declares {said}; "
+            "make them agree"
+        )
+    for part, value in seen.items():
+        _require(task, f"observe(ids)[{part!r}]", value, said[part])
+
+
+def _require_terms(task: Task, ids: Ids) -> None:
+    name, terms = type(task).__name__, task.reward_terms(ids)
+    if not isinstance(terms, Mapping) or not terms:
+        raise ValueError(f"task {name}: reward_terms(ids) must give names and arrays (n,), one at least, got {terms!r}")
+    if task.bonus and "success" in terms:
+        raise ValueError(
+            f"task {name}: reward_terms(ids) gives a term 'success', which `bonus` would replace; leave one of them out"
+        )
+    for term, value in terms.items():
+        _require(task, f"reward_terms(ids)[{term!r}]", value, (len(ids),))
+
+
+def _require(task: Task, what: str, value: Any, shape: tuple[int, ...], kinds: str = "biuf") -> None:
+    """One array of that shape, of real numbers or of ``kinds`` as numpy abbreviates them."""
+    if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype.kind not in kinds:
+        wanted = "bool" if kinds == "b" else "real numbers"
+        raise ValueError(
+            f"task {type(task).__name__}: {what} for {_many(shape[0])}: expected one for each, an array of {wanted} of "
+            f"shape {shape}; got {_kind(value)}"
+        )
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} of shape {value.shape}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def _many(count: int) -> str:
+    return "one simulation" if count == 1 else f"{count} simulations"
