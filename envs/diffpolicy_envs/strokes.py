@@ -17,6 +17,7 @@ SIDE = 0.512  # of the frame, within which the pusher stays [m]
 
 _ROUND = 0.112  # radius of the way round the T, about its centre of mass [m]
 _SPARE = 0.003  # distance at which the pusher passes the T [m]
+TRAVEL, PUSH = 0.25, 0.03  # speeds [m/s] on the way round and of most pushes
 _ARC = 12  # points of the way round
 
 
@@ -70,9 +71,6 @@ def strokes(pose: Array, pusher: Array, rng: np.random.Generator, count: int, ti
     round_it = _round(here, meet, normal, side)
     path = np.concatenate([round_it, meet[:, None], (meet + way * far[:, None])[:, None]], axis=1)
     return _walked(np.clip(path @ into + pose[:2], RADIUS, SIDE - RADIUS), speed, times)
-
-
-TRAVEL, PUSH = 0.25, 0.06
 
 
 def _turned(vector: Array, angle: Array) -> Array:
