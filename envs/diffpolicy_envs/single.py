@@ -53,16 +53,13 @@ class TaskEnv(gymnasium.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode: the one that ``seed`` names, or the next of this environment's own stream.
-
-        info has ``diverged``: whether MuJoCo gave up what ``place`` wrote, and shows its home state instead.
-        """
+        """Start an episode: the one that ``seed`` names, or the next of this environment's own stream."""
         super().reset(seed=None if seed is None else checked_seed(seed), options=options)
         if seed is None and not self._seeded:
             seed = int(self.np_random.integers(2**31))
         self._seeded = True
         observation = self.simulations.reset(self._ids, [seed])
-        return _first(observation), {"diverged": bool(self.simulations.divergences(self._ids)[0])}
+        return _first(observation), {}
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """One control step; info has ``success``, ``is_success`` the reward's terms and the episode's records."""

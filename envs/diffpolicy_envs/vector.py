@@ -86,8 +86,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         """Start episodes everywhere, or where ``options["reset_mask"]`` (N,) is true.
 
         An integer seed gives simulation i the seed ``seed + i``, as gymnasium's vector environments do; without
-        one, a simulation goes on with its own stream of episodes. info has ``diverged`` (N,): where MuJoCo gave up
-        what ``place`` wrote, and shows the home state instead.
+        one, a simulation goes on with its own stream of episodes.
         """
         ids = np.flatnonzero(self._mask(options))
         if seed is None:
@@ -104,10 +103,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
             seeds = [base + i if s is None and not self._seeded[i] else s for i, s in enumerate(seeds)]
         self.simulations.begin(ids, [seeds[i] for i in ids])
         self._seeded[ids], self._done[ids] = True, False
-        begun = np.zeros(self.num_envs, dtype=bool)
-        begun[ids] = True
-        diverged = (self.simulations.divergences(self._all) > 0) & begun
-        return self.simulations.observe(self._all), {"diverged": diverged, "_diverged": begun}
+        return self.simulations.observe(self._all), {}
 
     def _mask(self, options: dict[str, Any] | None) -> Flags:
         mask = (options or {}).get("reset_mask")
