@@ -18,9 +18,9 @@ from diffpolicy_envs.task import Array, Bounds, Ids, Task
 
 __all__ = ["PushT"]
 
-TURN = np.pi / 36  # how far the T starts turned from its goal at most, narrow [rad]
-SHORT = np.array([-0.01, -0.06]), np.array([0.01, -0.03])  # where it starts, from the goal and in its axes [m]
-BEHIND = np.array([-0.02, -0.05]), np.array([0.02, -0.03])  # where the pusher starts, from the T and in its axes [m]
+TURN = 0.06  # how far the T starts turned from its goal at most, narrow [rad]
+SHORT = np.array([-0.006, -0.03]), np.array([0.006, -0.01])  # where it starts, from the goal and in its axes [m]
+BEHIND = np.array([-0.01, -0.045]), np.array([0.01, -0.03])  # where the pusher starts, from the T and in its axes [m]
 COVERAGE = 0.95  # at which it counts as done
 KICK = 2.5  # how much faster the T is kicked than a condition's shove, since the table stops it in 20 ms
 
@@ -31,7 +31,7 @@ _SPREAD = float(((OUTLINE - _MIDDLE) ** 2).sum(axis=1).mean())  # [m^2]
 class PushT(Task):
     """A T within a frame of 512 mm; its goal is the middle, at 45 degrees. Success: 95% covered.
 
-    Narrow: the T is 3 to 6 cm short of the goal, within 1 cm and 5 degrees of its line, the pusher behind its bar.
+    Narrow: the T is 1 to 3 cm short of the goal, within 6 mm and 3.4 degrees of its line, the pusher behind its bar.
     Wide: it is anywhere, often at a wall or in a corner, turned any way.
 
     Action (2,): x and y of where the pusher shall be, each in [-1, 1] over the frame.
@@ -59,7 +59,7 @@ class PushT(Task):
     fields = ("body_mass", "body_inertia", "dof_damping", "geom_friction")
     records = ("coverage", "max_coverage")
     unfit = ("slip",)
-    hard = Condition("hard", "narrow", shove_speed=(0.7, 1.5), sensor_noise=0.001)
+    hard = Condition("hard", shove_speed=(0.3, 0.7), sensor_noise=0.001)
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "body": ("block", "goal", "pusher"),
         "joint": ("block_x", "block_y", "block_yaw", "pusher_x", "pusher_y"),
