@@ -35,6 +35,9 @@ RECIPES: dict[str, Callable[..., Any]] = {
     "export": Export,
 }
 
+# a network's kind as its settings are called, beside what tyro makes of the name
+_NETWORKS = {"policy.network:unet-config": "policy.network:u-net-config"}
+
 DESCRIPTION = (
     "Diffusion policies for robot control: imitation, on-policy correction, evaluation, export. "
     "Add --dry-run to any command to print its resolved configuration and stop; --version prints the version."
@@ -92,7 +95,9 @@ def _parsed(words: Sequence[str]) -> Callable[[], Any]:
         raise InputError(
             f"unknown {what} {first!r}{near} The commands are {', '.join(RECIPES)}; a command's flags follow it"
         )
-    return tyro.cli(RECIPES[first], prog=f"diffpolicy {first}", args=words[1:])  # type: ignore[no-any-return]
+    args = [_NETWORKS.get(word, word) for word in words[1:]]
+    cascade = (tyro.conf.CascadeSubcommandArgs,)  # flags may stand before and after the choice of a network
+    return tyro.cli(RECIPES[first], prog=f"diffpolicy {first}", args=args, config=cascade)  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

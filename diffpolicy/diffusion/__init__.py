@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from diffpolicy.diffusion.architectures import MLPConfig, NetworkConfig, TransformerConfig, UNetConfig
 from diffpolicy.diffusion.settings import Number, Whole, check_settings
-from diffpolicy.errors import InputError
 from diffpolicy.lazy import loader
 
 if TYPE_CHECKING:
     from diffpolicy.diffusion.denoiser import PREDICTIONS, Denoiser, Prediction
-    from diffpolicy.diffusion.networks import MLP
+    from diffpolicy.diffusion.networks import MLP, Network, Transformer, UNet, make_network
     from diffpolicy.diffusion.noise import counter_noise
     from diffpolicy.diffusion.sampler import Chain, Gaussian, Kernel, Sampler, kernel, reduce_log_prob
     from diffpolicy.diffusion.schedule import SCHEDULES, CosineSchedule, Schedule, StraightLine
@@ -30,6 +30,8 @@ __all__ = [
     "Gaussian",
     "Kernel",
     "MLPConfig",
+    "Network",
+    "NetworkConfig",
     "Prediction",
     "PredictionName",
     "Sampler",
@@ -37,34 +39,18 @@ __all__ = [
     "Schedule",
     "ScheduleName",
     "StraightLine",
+    "Transformer",
+    "TransformerConfig",
+    "UNet",
+    "UNetConfig",
     "counter_noise",
     "kernel",
+    "make_network",
     "reduce_log_prob",
 ]
 
 ScheduleName = Literal["cosine", "straight"]
 PredictionName = Literal["eps", "v", "x0", "flow"]
-WEIGHTS_MAX = 1e9  # half the weights of the widest network: 8 GB in single precision
-
-
-@dataclass(frozen=True)
-class MLPConfig:
-    """Size of the denoising network: the defaults give about half a million weights."""
-
-    width: int = 256  # of the residual stream
-    blocks: int = 3
-    time_dim: int = 64  # sines and cosines of the diffusion time
-
-    def __post_init__(self) -> None:
-        """Raises InputError, naming the field, for sizes that no network can have, or no machine can hold."""
-        check_settings(self, width=Whole(1, 2**14), blocks=Whole(1, 256), time_dim=Whole(2, 2**14))
-        if self.time_dim % 2:
-            raise InputError(f"MLPConfig.time_dim: expected an even number, got {self.time_dim}; correct it")
-        if self.blocks * self.width**2 > WEIGHTS_MAX:
-            raise InputError(
-                f"MLPConfig: expected blocks * width ** 2 <= {WEIGHTS_MAX:g}, got {self.blocks} * {self.width} ** 2; "
-                "take fewer blocks, or narrower ones"
-            )
 
 
 @dataclass(frozen=True)
@@ -76,6 +62,7 @@ class SamplerConfig:
     floor: float = 0.0  # least standard deviation of a step [normalised action]
     t_min: float = 0.0  # diffusion time where the grid ends; > 0 where log-probabilities are needed
     clip: float | None = 1.0  # clean predictions are kept within [-clip, clip]; None: not
+    guidance: float = 0.0  # w of classifier-free guidance, for policies trained with condition_dropout; 0: none
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, for settings that define no sampler."""
@@ -86,6 +73,7 @@ class SamplerConfig:
             floor=Number(0, 100),
             t_min=Number(0, 1, below=True),
             clip=Number(0, 1e6, above=True, none=True),
+            guidance=Number(0, 100),
         )
 
 
@@ -98,12 +86,16 @@ _HOMES = {
     "Denoiser": "denoiser",
     "Gaussian": "sampler",
     "Kernel": "sampler",
+    "Network": "networks",
     "Prediction": "denoiser",
     "Sampler": "sampler",
     "Schedule": "schedule",
     "StraightLine": "schedule",
+    "Transformer": "networks",
+    "UNet": "networks",
     "counter_noise": "noise",
     "kernel": "sampler",
+    "make_network": "networks",
     "reduce_log_prob": "sampler",
 }
 

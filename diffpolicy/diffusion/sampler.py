@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpolicy.diffusion import SamplerConfig
-from diffpolicy.diffusion.denoiser import Denoiser, Moment
+from diffpolicy.diffusion.denoiser import Denoiser, Moment, guided
 from diffpolicy.diffusion.schedule import Schedule
 from diffpolicy.errors import InputError
 
@@ -146,7 +146,8 @@ class Sampler(nn.Module):
         """Step k of the chain from x (B,H,A): the next x's distribution, and what later steps remember."""
         moment, clip = self._moments[k], self.config.clip
         known = moment is not None and x.dtype == moment.out.dtype
-        clean = self.denoiser(x, moment if known else self.times[k].to(x.dtype).expand(x.shape[0]), obs)  # (B, H, A)
+        denoise = guided(self.denoiser, self.config.guidance)
+        clean = denoise(x, moment if known else self.times[k].to(x.dtype).expand(x.shape[0]), obs)  # (B, H, A)
         if clip is not None:
             clean = clean.clamp(-clip, clip)
         x_weight, clean_weight, std = self._kernels[k]

@@ -10,11 +10,12 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Protocol
+from types import UnionType
+from typing import Any, Protocol, get_args
 
 from diffpolicy.errors import InputError
 
-__all__ = ["Among", "Kind", "Number", "Pair", "Rule", "Whole", "check_settings"]
+__all__ = ["Among", "Flag", "Kind", "Number", "Pair", "Rule", "Whole", "check_settings"]
 
 
 class Rule(Protocol):
@@ -106,13 +107,27 @@ class Among:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """An object of a class."""
-
-    kind: type
+class Flag:
+    """True or false."""
 
     def __str__(self) -> str:
-        return f"a {self.kind.__name__}"
+        return "true or false"
+
+    def admit(self, value: Any) -> bool:
+        """The value itself; raises ValueError on what is merely like one."""
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An object of a class, or of one of some."""
+
+    kind: type | UnionType
+
+    def __str__(self) -> str:
+        return f"a {' or '.join(each.__name__ for each in get_args(self.kind) or (self.kind,))}"
 
     def admit(self, value: Any) -> Any:
         """The value itself; raises ValueError on an object of another class."""

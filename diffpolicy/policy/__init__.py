@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
-from diffpolicy.diffusion import MLPConfig, PredictionName, SamplerConfig, ScheduleName
-from diffpolicy.diffusion.settings import Among, Kind, Whole, check_settings
+from diffpolicy.diffusion import MLPConfig, NetworkConfig, PredictionName, SamplerConfig, ScheduleName
+from diffpolicy.diffusion.architectures import network_from_json
+from diffpolicy.diffusion.settings import Among, Kind, Number, Whole, check_settings
 from diffpolicy.errors import InputError
 from diffpolicy.lazy import loader
 
@@ -58,10 +59,12 @@ class PolicyConfig:
     """From data to noise: the cosine schedule, or the straight line of flow matching."""
     prediction: PredictionName = "flow"
     """What the network puts out."""
-    network: MLPConfig = field(default_factory=MLPConfig)
-    """Size of the network."""
+    network: NetworkConfig = field(default_factory=MLPConfig)
+    """Kind and size of the network."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     """How chunks are drawn."""
+    condition_dropout: float = 0.0
+    """Share of the training samples that are denoised without their observation, which guidance needs (such as 0.1)."""
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, where one is wrong or the executed actions do not fit in the chunk."""
@@ -72,9 +75,15 @@ class PolicyConfig:
             n_action_steps=Whole(1, 10_000),
             schedule=Among(get_args(ScheduleName)),
             prediction=Among(get_args(PredictionName)),
-            network=Kind(MLPConfig),
+            network=Kind(NetworkConfig),
             sampler=Kind(SamplerConfig),
+            condition_dropout=Number(0, 1, below=True),
         )
+        if self.sampler.guidance and not self.condition_dropout:
+            raise InputError(
+                f"expected sampler.guidance=0 for a policy that always saw its observation in training, got "
+                f"{self.sampler.guidance}; train one with condition_dropout > 0 (such as 0.1)"
+            )
         if self.n_obs_steps - 1 + self.n_action_steps > self.horizon:
             raise InputError(
                 f"expected n_obs_steps - 1 + n_action_steps <= horizon, got {self.n_obs_steps} - 1 + "
@@ -85,7 +94,7 @@ class PolicyConfig:
     def from_json(cls, data: Mapping[str, Any]) -> PolicyConfig:
         """The inverse of `dataclasses.asdict`; raises InputError where the data are not what it gave."""
         try:
-            nested = {"network": MLPConfig(**data["network"]), "sampler": SamplerConfig(**data["sampler"])}
+            nested = {"network": network_from_json(data["network"]), "sampler": SamplerConfig(**data["sampler"])}
             return cls(**{**data, **nested})
         except (KeyError, TypeError) as error:
             raise InputError(f"expected the fields of PolicyConfig, got {data} ({error}); correct them") from error

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffpolicy.diffusion.denoiser import Denoiser
-from diffpolicy.diffusion.networks import MLP
+from diffpolicy.diffusion.networks import make_network
 from diffpolicy.diffusion.sampler import Sampler
 from diffpolicy.diffusion.schedule import SCHEDULES
 from diffpolicy.errors import InputError
@@ -62,8 +62,10 @@ class Policy(
         self.environment: str | None = None  # the gymnasium id that it was trained for, as far as its checkpoint says
         self.provenance: dict[str, Any] = {}  # where its weights come from, likewise
         self.encoder = Encoder(spaces, config.n_obs_steps)
-        network = MLP(config.horizon, len(spaces.action), self.encoder.features, config.network)
-        self.sampler = Sampler(Denoiser(SCHEDULES[config.schedule], config.prediction, network), config.sampler)
+        features = self.encoder.features
+        network = make_network(config.network, config.horizon, len(spaces.action), features)
+        null = nn.Parameter(torch.randn(features)) if config.condition_dropout else None
+        self.sampler = Sampler(Denoiser(SCHEDULES[config.schedule], config.prediction, network, null), config.sampler)
 
     @property
     def normaliser(self) -> Normaliser:

@@ -29,7 +29,7 @@ __all__ = ["Draw", "Regressand", "Regression", "Target", "cosine_rate", "denoisi
 class Draw(NamedTuple):
     """A batch in the network's units, with the diffusion time and the noise drawn for it."""
 
-    obs: Tensor  # (B, C)
+    obs: Tensor  # (B, C); the null condition's where the observation was dropped
     chunk: Tensor  # (B, H, A), in [-1, 1] over the action's range
     t: Tensor  # (B,)
     noise: Tensor  # (B, H, A)
@@ -174,8 +174,9 @@ class Regression:
         obs = self.policy.encoder(batch.obs)  # (B, C)
         chunk = batch.chunk if batch.held else hold(batch.chunk, batch.mask)
         chunk = self.policy.normaliser.normalise_action(chunk)
-        asked = self.target(self._draw(obs, chunk), self.policy, self.ema, self.teacher)
-        clean: Tensor = self.policy.denoiser(asked.x, asked.t, obs, asked.s)
+        draw = self._draw(obs, chunk)
+        asked = self.target(draw, self.policy, self.ema, self.teacher)
+        clean: Tensor = self.policy.denoiser(asked.x, asked.t, draw.obs, asked.s)
         share = batch.mask * asked.weight[:, None]  # (B, H)
         errors = mse_loss(clean, asked.y, reduction="none") * share[:, :, None]
         return errors.sum() / (batch.mask.sum() * chunk.shape[-1]).clamp(min=1)
@@ -185,6 +186,9 @@ class Regression:
         random.manual_seed(_keys(self.seed, self.step // KEYS_AT_ONCE)[self.step % KEYS_AT_ONCE])
         t = low + (high - low) * torch.rand(len(chunk), generator=random, device=chunk.device)
         noise = torch.randn(chunk.shape, generator=random, device=chunk.device)
+        if share := self.policy.config.condition_dropout:
+            dropped = torch.rand(len(chunk), generator=random, device=chunk.device) < share
+            obs = self.policy.denoiser.without(obs, dropped)
         return Draw(obs, chunk, t, noise)
 
     def _require_shapes(self, batch: Demo) -> None:
