@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diffpolicy.recipes.bc import Bc
     from diffpolicy.recipes.collect import Collect
     from diffpolicy.recipes.correct import Correct
+    from diffpolicy.recipes.describe import Describe
     from diffpolicy.recipes.evaluate import Evaluate
     from diffpolicy.recipes.export import Export
     from diffpolicy.recipes.quickstart import Quickstart
@@ -40,6 +41,7 @@ __all__ = [
     "Collect",
     "Correct",
     "Dataset",
+    "Describe",
     "Episode",
     "Evaluate",
     "Export",
@@ -66,6 +68,7 @@ _HOMES = {
     "Collect": "recipes.collect",
     "Correct": "recipes.correct",
     "Dataset": "data.dataset",
+    "Describe": "recipes.describe",
     "Episode": "data.episode",
     "Evaluate": "recipes.evaluate",
     "Export": "recipes.export",

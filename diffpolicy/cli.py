@@ -15,6 +15,7 @@ from diffpolicy.errors import InputError, nearest
 from diffpolicy.recipes.bc import Bc
 from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
+from diffpolicy.recipes.describe import Describe
 from diffpolicy.recipes.evaluate import Evaluate
 from diffpolicy.recipes.expert import Expert
 from diffpolicy.recipes.export import Export
@@ -33,6 +34,7 @@ RECIPES: dict[str, Callable[..., Any]] = {
     "evaluate": Evaluate,
     "video": Video,
     "export": Export,
+    "describe": Describe,
 }
 
 # a network's kind as its settings are called, beside what tyro makes of the name

@@ -55,7 +55,7 @@ def test_every_subcommand_explains_each_of_its_flags(name: str, capsys: pytest.C
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     for field in fields(cli.RECIPES[name]):  # type: ignore[arg-type]
-        positional = name in ("evaluate", "export", "video") and field.name.startswith("checkpoint")
+        positional = name in ("describe", "evaluate", "export", "video") and field.name.startswith("checkpoint")
         assert ("positional arguments" if positional else f"--{field.name.replace('_', '-')}") in shown
     assert str(cli.RECIPES[name].__doc__).split("\n")[0][:40] in " ".join(shown.split())
 
@@ -93,6 +93,16 @@ def test_flags_reach_nested_settings(capsys: pytest.CaptureFixture[str]) -> None
     cli.main(["bc", "--policy.horizon", "16", "--optimiser.lr", "1e-4", "--steps", "7", "--dry-run"])
     shown = json.loads(capsys.readouterr().out)
     assert (shown["policy"]["horizon"], shown["optimiser"]["lr"], shown["steps"]) == (16, 1e-4, 7)
+
+
+@pytest.mark.parametrize("name", ["unet-config", "u-net-config", "transformer-config", "mlp-config"])
+def test_a_network_is_chosen_by_a_word_with_flags_on_both_sides(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bc", "--data", "demos", f"policy.network:{name}", "--policy.network.width", "32", "--steps", "7"]
+    assert cli.main([*words, "--policy.horizon", "12", "--dry-run"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    kind = name.removesuffix("-config").replace("-", "")
+    assert (shown["policy"]["network"]["kind"], shown["policy"]["network"]["width"]) == (kind, 32)
+    assert (shown["data"], shown["steps"], shown["policy"]["horizon"]) == ("demos", 7, 12)
 
 
 def test_an_unknown_command_or_first_flag_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 import torch
 
-from diffpolicy.diffusion import MLPConfig, SamplerConfig
+from diffpolicy.diffusion import MLPConfig, NetworkConfig, SamplerConfig, TransformerConfig, UNetConfig
 from diffpolicy.errors import InputError
 from diffpolicy.policy import Bounds, Policy, PolicyConfig, SpaceSpec, export, save_checkpoint
 from diffpolicy.policy.export import Exported, export_onnx
@@ -120,6 +120,21 @@ def test_parity_is_that_of_single_precision(pair: Pair) -> None:
     """No factor near 1 was taken for 1, no small one for 0: that would be seen at 1e-6."""
     assert pair.done.parity < 2e-6
     assert pair.done.chunks == 3 * (1 + 2 + 5 + 32)
+
+
+@pytest.mark.parametrize("network", [UNetConfig(16, 2, 3, 6), TransformerConfig(16, 1, 2, 6)], ids=lambda n: n.kind)
+def test_every_network_goes_into_a_file_and_so_does_guidance(network: NetworkConfig, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spaces = SpaceSpec({"a": Bounds((-1.0, 0.0), (1.0, 2.0))}, Bounds((-1.0,) * 3, (1.0,) * 3), False)
+    sampler = SamplerConfig(steps=1, guidance=0.7)
+    policy = Policy(PolicyConfig(5, 1, 3, network=network, sampler=sampler, condition_dropout=0.1), spaces)
+    for parameter in policy.denoiser.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    done = export_onnx(policy, tmp_path / "policy.onnx")
+    assert done.parity < 1e-5
+    onnx, rows = OnnxPolicy(done.path), {"a": np.random.default_rng(0).uniform(-1, 1, (3, 2)).astype(np.float32)}
+    assert onnx.config == policy.config
+    np.testing.assert_allclose(onnx.predict(rows)[0], policy.predict(rows)[0], atol=1e-5, rtol=0)
 
 
 def test_one_file_tells_all(pair: Pair) -> None:

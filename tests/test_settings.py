@@ -12,7 +12,7 @@ import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffpolicy.diffusion import MLPConfig, SamplerConfig
+from diffpolicy.diffusion import MLPConfig, SamplerConfig, TransformerConfig, UNetConfig
 from diffpolicy.diffusion.settings import Number, Whole
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig
@@ -24,6 +24,21 @@ WRONG: dict[type, dict[str, list[Any]]] = {
         "width": [0, -1, 10**7, 2**20, 256.0, "256", True, None, NAN, [256], 10**400],
         "blocks": [0, 1000, 2.5, "3"],
         "time_dim": [0, 1, 3, 2.0, 10**7],
+        "two_times": [0, 1, "yes", None],
+    },
+    UNetConfig: {
+        "width": [0, 8, 20, 2**14 + 8, 64.0, True, None],
+        "levels": [0, 9, 2.0, True],
+        "kernel": [0, 4, 65, 5.0, None],
+        "time_dim": [1, 3, "64"],
+        "two_times": [1, "no"],
+    },
+    TransformerConfig: {
+        "width": [0, 130, 128.0, True],
+        "blocks": [0, 1000, 2.5],
+        "heads": [0, 3, 257, 4.0],
+        "time_dim": [1, 3, "64"],
+        "two_times": [0.0, None],
     },
     SamplerConfig: {
         "steps": [0, -3, 10**9, 8.0, "8", True, None],
@@ -31,6 +46,7 @@ WRONG: dict[type, dict[str, list[Any]]] = {
         "floor": [-0.1, NAN, INF, "0"],
         "t_min": [-0.1, 1.0, 2, NAN, "0"],
         "clip": [0.0, -1.0, NAN, INF, "1", True],
+        "guidance": [-0.1, 101, NAN, INF, "1", True, None],
     },
     PolicyConfig: {
         "horizon": [0, -1, 2.5, "16", True, None, 10**9],
@@ -40,6 +56,7 @@ WRONG: dict[type, dict[str, list[Any]]] = {
         "prediction": ["epsilon", "flows", None],
         "network": [None, {"width": 8}, SamplerConfig()],
         "sampler": [None, 8, MLPConfig()],
+        "condition_dropout": [-0.1, 1.0, NAN, "0.1", True, None],
     },
     RegressionConfig: {
         "lr": [0.0, -1e-3, 11.0, NAN, INF, "1e-3", True, None],
@@ -88,6 +105,10 @@ def test_counts_that_contradict_each_other_are_refused() -> None:
 def test_a_network_that_no_machine_holds_is_refused_though_each_size_may_be() -> None:
     with pytest.raises(InputError, match="fewer blocks, or narrower"):
         MLPConfig(width=2**14, blocks=256)
+    with pytest.raises(InputError, match="fewer levels, or narrower"):
+        UNetConfig(width=2**12, levels=8)
+    with pytest.raises(InputError, match="fewer blocks, or narrower"):
+        TransformerConfig(width=2**13, blocks=32)
     assert MLPConfig(width=4096, blocks=12).blocks == 12
 
 
@@ -109,11 +130,38 @@ def test_the_gradient_need_not_be_clipped() -> None:
 
 def test_a_command_line_still_builds_them() -> None:
     words = ["--horizon", "8", "--n-action-steps", "4", "--schedule", "cosine", "--sampler.clip", "None"]
-    config = tyro.cli(PolicyConfig, args=[*words, "--network.width", "8"])
+    cascade = (tyro.conf.CascadeSubcommandArgs,)
+    config = tyro.cli(PolicyConfig, args=[*words, "--network.width", "8"], config=cascade)
     assert config == PolicyConfig(8, 1, 4, "cosine", network=MLPConfig(width=8), sampler=SamplerConfig(clip=None))
     assert tyro.cli(RegressionConfig, args=["--betas", "0.9", "0.99"]).betas == (0.9, 0.99)
     with pytest.raises(SystemExit):
         tyro.cli(SamplerConfig, args=["--steps", "0"])
+
+
+@pytest.mark.parametrize(
+    "network", [MLPConfig(width=8), UNetConfig(32, 3, 3, 16), TransformerConfig(64, 2, 2, 8, True)]
+)
+def test_a_network_comes_back_from_json_by_its_kind(network: Any) -> None:
+    config = PolicyConfig(network=network, condition_dropout=0.1, sampler=SamplerConfig(guidance=0.5))
+    data = json.loads(json.dumps(asdict(config)))
+    assert PolicyConfig.from_json(data) == config
+    assert data["network"]["kind"] == network.kind
+
+
+def test_a_network_without_a_kind_is_an_mlp_and_an_unknown_kind_is_answered_with_the_nearest() -> None:
+    old: Any = {"network": {"width": 8, "blocks": 1, "time_dim": 4}, "sampler": {"steps": 3}, "horizon": 8}
+    assert PolicyConfig.from_json(old).network == MLPConfig(8, 1, 4)
+    for kind, said in (("unett", "did you mean 'unet'"), (None, "mlp, unet, transformer"), ([], "kind")):
+        with pytest.raises(InputError, match=said):
+            PolicyConfig.from_json({**old, "network": {"kind": kind}})
+    with pytest.raises(InputError, match="levels"):
+        PolicyConfig.from_json({**old, "network": {"kind": "mlp", "levels": 2}})
+
+
+def test_guidance_needs_a_policy_that_was_trained_without_its_observation_as_well() -> None:
+    with pytest.raises(InputError, match="condition_dropout > 0"):
+        PolicyConfig(sampler=SamplerConfig(guidance=1.0))
+    assert PolicyConfig(sampler=SamplerConfig(guidance=1.0), condition_dropout=0.1).sampler.guidance == 1
 
 
 JSON = st.recursive(
@@ -126,7 +174,8 @@ JSON = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_no_edit_of_a_config_file_raises_anything_but_input_error(data: st.DataObject) -> None:
-    config: Any = asdict(PolicyConfig())
+    network = data.draw(st.sampled_from([MLPConfig(), UNetConfig(), TransformerConfig()]))
+    config: Any = asdict(PolicyConfig(network=network))
     part = data.draw(st.sampled_from([config, config["network"], config["sampler"]]))
     name = data.draw(st.sampled_from(sorted(part)) | st.text(max_size=5))
     part[name] = data.draw(JSON)

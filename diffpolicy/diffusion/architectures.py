@@ -23,6 +23,7 @@ class MLPConfig:
     blocks: int = 3
     time_dim: int = 64  # sines and cosines of the diffusion time
     two_times: bool = False  # reads a target time s as well
+    # tells the kinds apart in a file
     kind: Literal["mlp"] = field(default="mlp", init=False)
 
     def __post_init__(self) -> None:
@@ -33,13 +34,14 @@ class MLPConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """A temporal U-Net with FiLM: the defaults give about a million weights."""
+    """A temporal U-Net with FiLM: the defaults give about two thirds of a million weights."""
 
     width: int = 64  # channels at full length; they double wherever the length is halved
     levels: int = 2  # lengths: each is half the one before
     kernel: int = 5  # actions that a convolution spans
     time_dim: int = 64  # sines and cosines of the diffusion time
     two_times: bool = False  # reads a target time s as well
+    # tells the kinds apart in a file
     kind: Literal["unet"] = field(default="unet", init=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +55,7 @@ class UNetConfig:
             )
         weights = 8 * self.kernel * (self.width * 2 ** (self.levels - 1)) ** 2
         _require_room(
-            self, weights, "8 * kernel * (width * 2 ** (levels - 1)) ** 2", "take fewer levels, or less width"
+            self, weights, "8 * kernel * (width * 2 ** (levels - 1)) ** 2", "take fewer levels, or narrower ones"
         )
 
 
@@ -66,6 +68,7 @@ class TransformerConfig:
     heads: int = 4
     time_dim: int = 64  # sines and cosines of the diffusion time
     two_times: bool = False  # reads a target time s as well
+    # tells the kinds apart in a file
     kind: Literal["transformer"] = field(default="transformer", init=False)
 
     def __post_init__(self) -> None:

@@ -141,9 +141,9 @@ class Denoiser(nn.Module):
         """
         features = torch.cat([obs, self._null().expand_as(obs)])  # (2B, C)
         time = t if isinstance(t, Moment) else torch.cat([t, t])
-        both = self(torch.cat([x, x]), time, features, None if s is None else torch.cat([s, s]))  # (2B, H, A)
-        with_obs, without = both.unflatten(0, (2, -1)).unbind(0)
-        return (1 + weight) * with_obs - weight * without
+        both: Tensor = self(torch.cat([x, x]), time, features, None if s is None else torch.cat([s, s]))  # (2B, H, A)
+        rows = x.shape[0]
+        return (1 + weight) * both[:rows] - weight * both[rows:]
 
     def _null(self) -> Tensor:
         if self.null is None:

@@ -58,8 +58,8 @@ class Export:
         return out
 
 
-def latencies(actors: list[ChunkedPredictor], policy: Policy, calls: int) -> list[list[float]]:
-    """Microseconds of each of `calls` decisions at batch 1, by actor; the actors take turns."""
+def latencies(actors: list[ChunkedPredictor], policy: Policy, calls: int, batch: int = 1) -> list[list[float]]:
+    """Microseconds of each of `calls` decisions, by actor; the actors take turns."""
     rng = np.random.default_rng(0)
     centre, scale = (side.cpu().numpy() for side in policy.normaliser.ranges())
     taken: list[list[float]] = [[] for _ in actors]
@@ -67,8 +67,8 @@ def latencies(actors: list[ChunkedPredictor], policy: Policy, calls: int) -> lis
     gc.disable()
     try:
         for call in range(calls + 10):  # the first ones warm up
-            row = (centre + scale * rng.uniform(-1, 1, len(centre))).astype(np.float32)
-            named: Any = policy.layout.split(row)
+            place = rng.uniform(-1, 1, centre.shape if batch == 1 else (batch, *centre.shape))
+            named: Any = policy.layout.split((centre + scale * place).astype(np.float32))
             for actor, times in zip(actors, taken, strict=True):
                 began = time.perf_counter_ns()
                 actor.predict(named)

@@ -30,12 +30,12 @@ class UNet(Network):
         self.padding = -horizon % 2 ** (config.levels - 1)
         widths = [config.width * 2**level for level in range(config.levels)]
         down = [(a, b) for b, a in zip(widths, [action_dim, *widths[:-1]], strict=True)]
-        self.down = nn.ModuleList(_pair(a, b, config.kernel) for a, b in down)
+        self.down = nn.ModuleList(_Level(a, b, config.kernel) for a, b in down)
         self.shorten = nn.ModuleList(nn.Conv1d(width, width, 3, stride=2, padding=1) for width in widths[:-1])
         up = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
         self.lengthen = nn.ModuleList(nn.ConvTranspose1d(a, b, 4, stride=2, padding=1) for a, b in up)
-        self.up = nn.ModuleList(_pair(2 * b, b, config.kernel) for _, b in up)
-        self.sizes = [2 * block.width for pair in (*self.down, *self.up) for block in pair]
+        self.up = nn.ModuleList(_Level(2 * b, b, config.kernel) for _, b in up)
+        self.sizes = [4 * width for width in (*widths, *widths[-2::-1])]  # of the scales and shifts, by level
         self.condition = nn.Sequential(nn.Linear(self.conditions, FILM), nn.SiLU(), nn.Linear(FILM, sum(self.sizes)))
         self.leave = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), nn.Conv1d(widths[0], action_dim, 1))
         for parameter in self.leave[2].parameters():
@@ -46,14 +46,13 @@ class UNet(Network):
         films = iter(self.condition(self.condition_on(obs, t, s)).split(self.sizes, dim=-1))
         hidden = nn.functional.pad(x.transpose(1, 2), (0, self.padding))  # (B, A, L)
         passed: list[Tensor] = []
-        for level, (first, second) in enumerate(self.down):
-            hidden = second(first(hidden, next(films)), next(films))  # (B, widths[level], L / 2^level)
+        for level, blocks in enumerate(self.down):
+            hidden = blocks(hidden, next(films))  # (B, widths[level], L / 2^level)
             if level < len(self.shorten):
                 passed.append(hidden)
                 hidden = self.shorten[level](hidden)
-        for lengthen, (first, second) in zip(self.lengthen, self.up, strict=True):
-            hidden = cat([lengthen(hidden), passed.pop()], dim=1)
-            hidden = second(first(hidden, next(films)), next(films))
+        for lengthen, blocks in zip(self.lengthen, self.up, strict=True):
+            hidden = blocks(cat([lengthen(hidden), passed.pop()], dim=1), next(films))
         out: Tensor = self.leave(hidden)  # (B, A, L)
         return out[:, :, : x.shape[1]].transpose(1, 2)
 
@@ -64,7 +63,6 @@ class FilmBlock(nn.Module):
     def __init__(self, channels: int, width: int, kernel: int) -> None:
         """From (B, channels, L) to (B, width, L)."""
         super().__init__()
-        self.width = width
         self.inner = nn.Conv1d(channels, width, kernel, padding=kernel // 2)
         self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, width) for _ in range(2))
         self.outer = nn.Conv1d(width, width, kernel, padding=kernel // 2)
@@ -79,5 +77,15 @@ class FilmBlock(nn.Module):
         return skip + nn.functional.silu(outer(self.outer(hidden)))
 
 
-def _pair(channels: int, width: int, kernel: int) -> nn.ModuleList:
-    return nn.ModuleList([FilmBlock(channels, width, kernel), FilmBlock(width, width, kernel)])
+class _Level(nn.Module):
+    """Two blocks, one after the other."""
+
+    def __init__(self, channels: int, width: int, kernel: int) -> None:
+        super().__init__()
+        self.first, self.second = FilmBlock(channels, width, kernel), FilmBlock(width, width, kernel)
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """(B, channels, L), scales and shifts of both (B, 4 width) -> (B, width, L)."""
+        first, second = film.chunk(2, dim=-1)
+        out: Tensor = self.second(self.first(x, first), second)
+        return out
