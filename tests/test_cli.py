@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,12 @@ from gymnasium import spaces
 
 import diffpolicy
 from diffpolicy import cli
+from diffpolicy.diffusion import MLPConfig
 from diffpolicy.policy import Policy, PolicyConfig, SpaceSpec, save_checkpoint
 from diffpolicy.recipes.run import CONDITIONS_BY_DEFAULT, conditions_in
 from diffpolicy.rollout.environment import make_vector
 
-TINY = PolicyConfig(network=replace(PolicyConfig().network, width=8, blocks=1, time_dim=4))
+TINY = PolicyConfig(network=MLPConfig(width=8, blocks=1, time_dim=4))
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ JSON = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_no_edit_of_a_config_file_raises_anything_but_input_error(data: st.DataObject) -> None:
-    network = data.draw(st.sampled_from([MLPConfig(), UNetConfig(), TransformerConfig()]))
+    network: Any = data.draw(st.sampled_from([MLPConfig(), UNetConfig(), TransformerConfig()]))
     config: Any = asdict(PolicyConfig(network=network))
     part = data.draw(st.sampled_from([config, config["network"], config["sampler"]]))
     name = data.draw(st.sampled_from(sorted(part)) | st.text(max_size=5))

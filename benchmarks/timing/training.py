@@ -19,7 +19,7 @@ from benchmarks.timing.clock import Times, alternated, row
 from diffpolicy.data.episode import Episode
 from diffpolicy.data.source import shuffled
 from diffpolicy.data.windows import windows
-from diffpolicy.diffusion.networks import MLP
+from diffpolicy.diffusion.networks import make_network
 from diffpolicy.policy import PolicyConfig, SpaceSpec
 from diffpolicy.policy.policy import Policy
 from diffpolicy.updates.regression import Regression
@@ -105,7 +105,7 @@ def bare_step() -> Callable[[], object]:
     """The least that trains the same network: one fixed batch, nothing clipped, averaged, gathered or drawn."""
     spaces, config = _spaces(), PolicyConfig()
     action, features = len(spaces.action), config.n_obs_steps * sum(map(len, spaces.observations.values()))
-    network = MLP(config.horizon, action, features, config.network)
+    network = make_network(config.network, config.horizon, action, features)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
     x, t, obs = torch.randn(BATCH, config.horizon, action), torch.rand(BATCH), torch.randn(BATCH, features)
     y = torch.randn_like(x)
