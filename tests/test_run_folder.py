@@ -19,7 +19,9 @@ import pytest
 import diffpolicy.rollout.loop
 from diffpolicy import Bc, Collect, Correct, InputError, Quickstart, load_checkpoint
 from diffpolicy.data.dataset import read_dataset
-from diffpolicy.policy import MLPConfig, PolicyConfig
+from diffpolicy.diffusion import MLPConfig, UNetConfig
+from diffpolicy.policy import PolicyConfig
+from diffpolicy.policy.files import read_json, write_json
 from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.run import open_run
 
@@ -232,3 +234,18 @@ def test_a_corrected_policy_is_corrected_further_on_all_its_data(house: House, m
         replace(third, checkpoint=moved / "c3", out=moved / "c4")()
     replace(third, checkpoint=moved / "c3", out=moved / "c4", data=moved / "demos")()
     assert load_checkpoint(moved / "c4").provenance["rollouts"] == ["round-1/rollouts"]
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(house: House) -> None:
+    record = house.bc.out / "run.json"
+    found = read_json(record)
+    for part, name in (("network", "kind"), ("network", "two_times"), ("sampler", "guidance")):
+        del found["policy"][part][name]
+    del found["policy"]["condition_dropout"]
+    write_json(found, record)
+    before = weights(house.bc.out)
+    assert house.bc() == house.bc.out / "checkpoint"
+    assert weights(house.bc.out) == before
+    for changed in (UNetConfig(width=16), replace(SMALL.network, width=16)):
+        with pytest.raises(InputError, match="another run"):
+            replace(house.bc, policy=replace(SMALL, network=changed))()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy.errors import InputError, nearest
+from diffpolicy.policy import PolicyConfig
 from diffpolicy.policy.files import read_json, write_json
 from diffpolicy.policy.folders import places
 from diffpolicy.recipes.claim import content
@@ -66,6 +67,8 @@ def differences(found: Any, recipe: Any, inputs: Mapping[str, str] | None = None
     if not isinstance(found, dict):
         return "its record is damaged"
     there = {"inputs": {}, **found}
+    with suppress(KeyError, InputError):  # an earlier version knew fewer settings, and acted by their defaults
+        there["policy"] = asdict(PolicyConfig.from_json(there["policy"]))
     names = sorted({*there, *wanted} - _NOT_SETTINGS - {k for k, v in (inputs or {}).items() if v} - {"inputs"})
     said = [f"{k}: {there.get(k)!r} there, {wanted.get(k)!r} now" for k in names if there.get(k) != wanted.get(k)]
     said += [f"{k} has changed since" for k in wanted["inputs"] if there["inputs"].get(k) != wanted["inputs"][k]]
@@ -235,10 +238,9 @@ def _say_once(text: str) -> None:
 
 
 def use_threads(threads: int) -> int:
-    """Let torch use this many threads (0: one); returns the number.
+    """Let torch use this many threads; returns the number.
 
-    One thread is the default since the networks here are small: two gain little on idle cores, and on busy
-    ones OpenMP's threads wait for each other.
+    0 is one: networks are small, so that two threads gain little, and on busy cores they wait for each other.
     """
     import torch
 
