@@ -232,6 +232,7 @@ def test_a_folder_that_is_taken_is_one_line(here: Path, capsys: pytest.CaptureFi
     bc = ["bc", "--data", "demos", "--out", "run", "--policy.network.width", "8", "--steps"]
     assert cli.main([*bc, "2"]) == 0
     capsys.readouterr()
+    assert "trains one time" in complaint(capsys, *bc, "3", "--policy.network.two-times")
     assert "steps: 2 there, 3 now" in complaint(capsys, *bc, "3")
     assert "recipe: 'bc' there, 'quickstart' now" in complaint(capsys, "quickstart", "--out", "run")
     assert "seed: 0 there, 1 now" in complaint(capsys, "collect", "--episodes", "1", "--out", "demos", "--seed", "1")

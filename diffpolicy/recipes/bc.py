@@ -68,6 +68,10 @@ class Bc:
         if self.demonstrations is not None and not 1 <= self.demonstrations <= len(dataset.episodes):
             raise InputError(f"{self.data} has {len(dataset.episodes)} episodes, asked for {self.demonstrations}")
         checked_training(self)
+        if self.policy.network.two_times:
+            raise InputError(
+                "expected policy.network.two_times=False, got True: imitation trains one time; leave it out"
+            )
         if self.environment is not None:
             _require_spaces(self.environment, dataset)
         threads = use_threads(self.threads)

@@ -238,10 +238,7 @@ def _say_once(text: str) -> None:
 
 
 def use_threads(threads: int) -> int:
-    """Let torch use this many threads; returns the number.
-
-    0 is one: networks are small, so that two threads gain little, and on busy cores they wait for each other.
-    """
+    """Let torch use this many threads, 0 for one, which small networks gain little beyond; returns the number."""
     import torch
 
     most = 4 * (os.cpu_count() or 1)
