@@ -23,9 +23,9 @@ def grid(config: SamplerConfig, schedule: Schedule, t_max: float) -> Tensor:
     where the settings leave no time.
     """
     if config.times is not None:
-        if config.times[0] > t_max:
+        if config.times[0] > t_max + 1e-6:  # of rounding
             raise InputError(f"expected times of at most {t_max}, got {config.times[0]}; begin the grid later")
-        return torch.tensor(config.times)
+        return torch.tensor(config.times).clamp(max=t_max)
     if config.t_min >= t_max:
         raise InputError(f"expected t_min < {t_max}, got {config.t_min}; end the grid earlier")
     if config.grid == "uniform":
