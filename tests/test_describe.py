@@ -51,6 +51,15 @@ def test_guidance_doubles_the_rows_and_the_flops_of_a_decision(network: Any, eta
     assert guided["flops_per_decision"] == 2 * plain["flops_per_decision"] == 6 * plain["flops_per_call"]
 
 
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpm++"])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_calls_are_those_of_the_solver_each_guided(solver: str, weight: float) -> None:
+    policy = make(MLP, 0.1, solver=solver, guidance=weight)
+    found = cost(policy)
+    assert found["network_calls"] == policy.config.sampler.calls == (5 if solver == "heun" else 3)
+    assert found["network_rows"] == found["network_calls"] * (2 if weight else 1)
+
+
 def test_counting_leaves_no_hook_and_no_gradient() -> None:
     policy = make()
     cost(policy)

@@ -47,12 +47,21 @@ WRONG: dict[type, dict[str, list[Any]]] = {
         "t_min": [-0.1, 1.0, 2, NAN, "0"],
         "clip": [0.0, -1.0, NAN, INF, "1", True],
         "guidance": [-0.1, 101, NAN, INF, "1", True, None],
+        "solver": ["euler", "dpm", None, 2],
+        "schedule": ["Cosine", "", 3],
+        "grid": ["Karras", None],
+        "times": [(1.0, 0.0), (0.5,), (0.0, 1.0), (*[0.5] * 9,), "1, 0", (2.0, 1.0), (1.0, NAN), [None, 0.0], 0.5],
+        "rho": [0.5, NAN, None],
+        "sigma_min": [0.0, NAN, INF],
+        "sigma_max": [0.0, None],
+        "churn": [-1.0, NAN, INF],
+        "churn_range": [(0.0,), (-1.0, 1.0), (0.0, INF), None],
     },
     PolicyConfig: {
         "horizon": [0, -1, 2.5, "16", True, None, 10**9],
         "n_obs_steps": [0, 1.5, True, 10**9],
         "n_action_steps": [0, 8.0, "8", 17],
-        "schedule": ["Cosine", "linear", "", None, 3, ["cosine"]],
+        "schedule": ["Cosine", "lines", "", None, 3, ["cosine"]],
         "prediction": ["epsilon", "flows", None],
         "network": [None, {"width": 8}, SamplerConfig()],
         "sampler": [None, 8, MLPConfig()],
@@ -66,6 +75,8 @@ WRONG: dict[type, dict[str, list[Any]]] = {
         "clip": [0.0, -1.0, NAN, "1", None],
         "ema_decay": [-0.1, 1.0, NAN, None],
         "t_min": [0.0, 1.0, NAN, "0"],
+        "times": ["normal", None],
+        "weights": ["snr", None],
     },
 }
 CASES = [(kind, name, value) for kind, fields in WRONG.items() for name, values in fields.items() for value in values]
@@ -134,6 +145,11 @@ def test_a_command_line_still_builds_them() -> None:
     config = tyro.cli(PolicyConfig, args=[*words, "--network.width", "8"], config=cascade)
     assert config == PolicyConfig(8, 1, 4, "cosine", network=MLPConfig(width=8), sampler=SamplerConfig(clip=None))
     assert tyro.cli(RegressionConfig, args=["--betas", "0.9", "0.99"]).betas == (0.9, 0.99)
+    words = ["--solver", "dpm++", "--grid", "log-snr", "--schedule", "edm", "--churn-range", "0.1", "2"]
+    found = tyro.cli(SamplerConfig, args=[*words, "--steps", "2", "--times", "1", "0.5", "0"])
+    assert found == SamplerConfig(
+        2, solver="dpm++", grid="log-snr", schedule="edm", times=(1.0, 0.5, 0.0), churn_range=(0.1, 2.0)
+    )
     with pytest.raises(SystemExit):
         tyro.cli(SamplerConfig, args=["--steps", "0"])
 

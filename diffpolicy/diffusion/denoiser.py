@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from diffpolicy.diffusion.schedule import Schedule
 from diffpolicy.errors import InputError
 
-__all__ = ["ALPHA_MIN", "MIN_SNR", "PREDICTIONS", "Denoiser", "Moment", "Prediction", "guided"]
+__all__ = ["ALPHA_MIN", "MIN_SNR", "PREDICTIONS", "SIGMA_DATA", "Denoiser", "Moment", "Prediction", "guided"]
 
 ALPHA_MIN = 1e-3  # an eps prediction is divided by alpha, which is not let below this
 MIN_SNR = 5.0  # gamma of min-SNR weighting
+SIGMA_DATA = 0.5  # spread that EDM's scalings take chunks to have, which lie in [-1, 1]
 OUT_MIN = 1e-4  # the least |c_out| that a loss weight is computed with
 
 Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -52,6 +53,21 @@ def _v(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     return alpha / total, -sigma / total
 
 
+def _enter(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """EDM's c_in: what gives x the spread 1, where chunks have SIGMA_DATA."""
+    return (alpha.square() * SIGMA_DATA**2 + sigma.square()).rsqrt()
+
+
+def _edm(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    enter = _enter(alpha, sigma)
+    return alpha * SIGMA_DATA**2 * enter.square(), sigma * SIGMA_DATA * enter
+
+
+def _edm_target(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    enter = _enter(alpha, sigma)
+    return -alpha * SIGMA_DATA * enter, sigma / SIGMA_DATA * enter
+
+
 PREDICTIONS: dict[str, Prediction] = {
     # the noise itself (arXiv:2006.11239), with min-SNR weights (arXiv:2303.09556): an error of the noise is one of
     # the chunk times sigma / alpha, so that its plain loss hardly sees the times at which the chunk is decided
@@ -64,6 +80,8 @@ PREDICTIONS: dict[str, Prediction] = {
     # u = eps - x0, flow matching's velocity on straight lines (arXiv:2210.02747)
     "flow": Prediction(lambda a, s: (torch.ones_like(a), -torch.ones_like(s)),
                        lambda a, s: (1 / (a + s), -s / (a + s))),
+    # (x0 - c_skip x) / c_out of EDM (arXiv:2206.00364, table 1), its x and sigma being our x and sigma over alpha
+    "edm": Prediction(_edm_target, _edm),
 }  # fmt: skip
 
 
@@ -73,6 +91,7 @@ class Moment(NamedTuple):
     skip: Tensor | None  # (), c_skip of the prediction; None: just 1, as on straight lines
     out: Tensor  # (), c_out
     time: Tensor  # (1, ...), what the network reads of the time
+    enter: Tensor | None = None  # (), that the network's x is multiplied by; None: 1
 
 
 class Denoiser(nn.Module):
@@ -81,6 +100,8 @@ class Denoiser(nn.Module):
     `t_max` is the latest time at which the prediction determines the clean chunk: 1, except for eps, where it
     is the last one with alpha >= ALPHA_MIN. Train and sample on [0, t_max]. `null` is learnt features (C,) that
     stand for an observation which was left out, or None where none ever is.
+
+    The network reads x as it is, save for `edm` and on a schedule whose noise grows beyond 1: there x / its spread.
     """
 
     null: Tensor | None
@@ -99,6 +120,7 @@ class Denoiser(nn.Module):
         times = torch.linspace(0, 1, 10_001, dtype=torch.float64)
         usable = times[schedule.alpha(times) >= ALPHA_MIN]
         self.t_max = float(usable[-1]) if prediction == "eps" else 1.0
+        self._entered = prediction == "edm" or bool(schedule.sigma(times[-1]) > 1)
 
     @property
     def prediction(self) -> Prediction:
@@ -111,20 +133,23 @@ class Denoiser(nn.Module):
 
         A network with an `embed`, a function of times without weights, is given what that returns.
         """
-        skip, out = self.prediction.scalings(self.schedule.alpha(t), self.schedule.sigma(t))
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        skip, out = self.prediction.scalings(alpha, sigma)
+        enter = _enter(alpha, sigma).reshape(()) if self._entered else None
         embed: Callable[[Tensor], Tensor] | None = getattr(self.network, "embed", None)
         known = None if float(skip) == 1 else skip.reshape(())
-        return Moment(known, out.reshape(()), t if embed is None else embed(t))
+        return Moment(known, out.reshape(()), t if embed is None else embed(t), enter)
 
     def forward(self, x: Tensor, t: Tensor | Moment, obs: Tensor, s: Tensor | None = None) -> Tensor:
         """Noisy chunk (B,H,A), time (B,) or moment, features (B,C), target time (B,) or None -> clean chunk (B,H,A)."""
         if isinstance(t, Moment):
             count = x.shape[0]
             time = t.time if count == 1 else t.time.expand(count, *t.time.shape[1:])
-            clean: Tensor = t.out * self.network(x, time, obs, s)
+            clean: Tensor = t.out * self.network(x if t.enter is None else t.enter * x, time, obs, s)
             return (x if t.skip is None else t.skip * x) + clean
         alpha, sigma = self.schedule.alpha(t)[:, None, None], self.schedule.sigma(t)[:, None, None]
-        return self.prediction.clean(x, self.network(x, t, obs, s), alpha, sigma)
+        entered = _enter(alpha, sigma) * x if self._entered else x
+        return self.prediction.clean(x, self.network(entered, t, obs, s), alpha, sigma)
 
     def without(self, obs: Tensor, dropped: Tensor) -> Tensor:
         """Features (B,C) with the rows that `dropped` (B,) names replaced by the null condition's.
@@ -153,15 +178,17 @@ class Denoiser(nn.Module):
             )
         return self.null
 
-    def weight(self, t: Tensor) -> Tensor:
-        """Factor (B,) that turns the squared error of the clean chunk into that of the network's own output.
+    def weight(self, t: Tensor, name: str = "own") -> Tensor:
+        """Factor (B,) of the squared error of the clean chunk; `own` turns it into that of the network's own output.
 
-        It is 1 / c_out^2, with |c_out| not taken below 1e-4, so that it stays finite where sigma vanishes, and at
+        That is 1 / c_out^2, with |c_out| not taken below 1e-4, so that it stays finite where sigma vanishes, and at
         most the prediction's cap: for eps it is min(alpha^2 / sigma^2, 5), and for v on a variance-preserving
-        schedule min(alpha^2 / sigma^2 + 1, 5).
+        schedule min(alpha^2 / sigma^2 + 1, 5). Of any prediction, `min-snr` is the first of these and `edm` the own
+        weight of edm, alpha^2 / sigma^2 + 1 / SIGMA_DATA^2.
         """
-        _, out = self.prediction.scalings(self.schedule.alpha(t), self.schedule.sigma(t))
-        return out.abs().clamp(min=OUT_MIN).pow(-2).clamp(max=self.prediction.weight_cap)
+        prediction = PREDICTIONS[{"own": self.predicts, "min-snr": "eps"}.get(name, name)]
+        _, out = prediction.scalings(self.schedule.alpha(t), self.schedule.sigma(t))
+        return out.abs().clamp(min=OUT_MIN).pow(-2).clamp(max=prediction.weight_cap)
 
 
 def guided(denoiser: Denoiser, weight: float) -> Callable[..., Tensor]:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from diffpolicy.diffusion import SamplerConfig
+from diffpolicy.diffusion.coefficients import Kernel, kernel, lifted, second_order
 from diffpolicy.diffusion.denoiser import Denoiser, Moment, guided
-from diffpolicy.diffusion.schedule import Schedule
+from diffpolicy.diffusion.grid import churned, grid
+from diffpolicy.diffusion.schedule import SCHEDULES, Schedule, ratio
 from diffpolicy.errors import InputError
 
-__all__ = ["Chain", "Gaussian", "Kernel", "Sampler", "SamplerConfig", "kernel", "reduce_log_prob"]
-
-ROOT_MIN = 1e-12  # least number under a square root: at 0 the gradient of a learned grid would be NaN
+__all__ = ["Chain", "Gaussian", "Sampler", "SamplerConfig", "reduce_log_prob"]
 
 
 class Gaussian(NamedTuple):
@@ -40,37 +40,6 @@ class Gaussian(NamedTuple):
         return -0.5 * ((x - self.mean) / self.std).square() - self.std.log() - 0.5 * math.log(2 * math.pi)
 
 
-class Kernel(NamedTuple):
-    """The coefficients of one step: mean = x_weight x + clean_weight clean."""
-
-    x_weight: Tensor
-    clean_weight: Tensor
-    std: Tensor
-
-
-def kernel(schedule: Schedule, t: Tensor, s: Tensor, eta: float, floor: float) -> Kernel:
-    """The step from time t to an earlier time s, of any one shape; differentiable in both times.
-
-        noise = (x - alpha_t clean) / sigma_t
-        std   = min(max(eta sigma_s/sigma_t sqrt(sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2), floor), sigma_s)
-        mean  = alpha_s clean + sqrt(sigma_s^2 - std^2) noise
-
-    eta = 1 is DDPM's posterior (arXiv:2006.11239, eq. 7), eta = 0 is DDIM (arXiv:2010.02502, eq. 12), which
-    on straight lines is flow matching's Euler step.
-    """
-    alpha_t, sigma_t, alpha_s, sigma_s = (
-        schedule.alpha(t),
-        schedule.sigma(t),
-        schedule.alpha(s),
-        schedule.sigma(s),
-    )
-    added = sigma_t.square() - (alpha_t / alpha_s * sigma_s).square()
-    posterior = eta * sigma_s / sigma_t * added.clamp(min=ROOT_MIN).sqrt()
-    std = posterior.clamp(min=floor).minimum(sigma_s)
-    x_weight = (sigma_s.square() - std.square()).clamp(min=ROOT_MIN).sqrt() / sigma_t
-    return Kernel(x_weight, alpha_s - x_weight * alpha_t, std)
-
-
 @dataclass(frozen=True)
 class Chain:
     """A reverse chain, noise first."""
@@ -89,72 +58,140 @@ def reduce_log_prob(logp: Tensor, mask: Tensor) -> Tensor:
     return (logp * mask.unsqueeze(-1)).sum(dim=(-2, -1))
 
 
+def _norm(schedule: Schedule, t: Tensor) -> Tensor:
+    return torch.hypot(schedule.alpha(t), schedule.sigma(t))
+
+
+class _Call(NamedTuple):
+    """A call of the denoiser at a time that is known beforehand."""
+
+    time: Tensor  # (1,), 64-bit, of the denoiser's schedule
+    scale: Tensor | None  # (), that the chain's x has there; None: 1
+    moment: Moment | None  # what the denoiser computes from the time alone
+
+
+class _Extra(NamedTuple):
+    """What a step of second order adds: clean + weight (clean - the last one), or + weight (a second one - clean)."""
+
+    weight: Tensor
+    second: _Call | None  # heun's, at the end of a step of first order:
+    x_weight: Tensor
+    clean_weight: Tensor
+
+
 class Sampler(nn.Module):
-    """Turns noise into chunks on a grid of times; len(sampler) is K, the number of denoiser calls."""
+    """Turns noise into chunks on a grid of times; len(sampler) is K, the number of steps, `calls` what they ask."""
 
     times: Tensor
 
     def __init__(self, denoiser: Denoiser, config: SamplerConfig | None = None) -> None:
-        """A uniform grid from the denoiser's t_max to config.t_min."""
+        """A grid from the denoiser's t_max, or the same ratio in config.schedule, to config.t_min.
+
+        Raises InputError where the settings leave no grid.
+        """
         super().__init__()
         self.config = config = config or SamplerConfig()
-        if config.t_min >= denoiser.t_max:
-            raise InputError(f"expected t_min < {denoiser.t_max}, got {config.t_min}; end the grid earlier")
         self.denoiser = denoiser
-        times = torch.linspace(denoiser.t_max, config.t_min, config.steps + 1)
-        self.register_buffer("times", times, persistent=False)
-        exact = times.double()
-        table = kernel(denoiser.schedule, exact[:-1], exact[1:], config.eta, config.floor)
-        columns = [column.float().unbind() for column in table]
-        self._kernels = [Kernel(*row) for row in zip(*columns, strict=True)]
-        self._stochastic = bool((table.std > 0).any())
-        self._moments = self._known_moments()
+        self._schedule = denoiser.schedule if config.schedule is None else SCHEDULES[config.schedule]
+        t_max = denoiser.t_max
+        if config.schedule is not None:
+            t_max = float(self._schedule.time(ratio(denoiser.schedule, torch.tensor(t_max, dtype=torch.float64))))
+        self._ends = grid(config, self._schedule, t_max)
+        self._states = churned(config, self._schedule, self._ends)
+        self.register_buffer("times", self._states.clone(), persistent=False)
+        self._kernels: list[Kernel] = []
+        self._prepare()
+        self._stochastic = any(bool(row.std > 0) for row in self._kernels)
 
-    def _known_moments(self) -> list[Moment | None]:
-        """What the denoiser computes from each time of the grid alone."""
+    def _prepare(self) -> None:
+        """All that is known beforehand: coefficients, computed in 64 bits, and what the denoiser makes of times."""
+        dtype = torch.promote_types(self.times.dtype, torch.float32)
+        states, ends, schedule = self._states.double(), self._ends.double(), self._schedule
+        first = kernel(schedule, states[:-1], ends[1:], self.config.eta, self.config.floor)
+        table = lifted(schedule, first, ends[1:], states[1:]) if self.config.churn else first
+        self._kernels = [Kernel(*(x.to(dtype) for x in row)) for row in zip(*table, strict=True)]
+        start = schedule.sigma(states[0]).to(dtype)
+        self._start_scale = None if start == 1 else start
+        self._calls = [self._call(t) for t in states[:-1]]
+        heun = self.config.solver == "heun"
+        weights = second_order(self.config.solver, schedule, states[:-1], ends[1:]).to(dtype)
+        self._extras = [
+            None
+            if weight == 0
+            else _Extra(weight, self._call(end) if heun else None, row[0].to(dtype), row[1].to(dtype))
+            for weight, end, row in zip(weights, ends[1:], zip(*first, strict=True), strict=True)
+        ]
+
+    def _call(self, t: Tensor) -> _Call:
+        """The call of the denoiser for a time () of the chain: another time, and another scale, of the same ratio."""
+        ours, theirs, scale = self._schedule, self.denoiser.schedule, None
+        if ours is not theirs:
+            there = theirs.time(ratio(ours, t))
+            scale = (_norm(theirs, there) / _norm(ours, t)).to(torch.promote_types(self.times.dtype, torch.float32))
+            t = there
         at: Callable[[Tensor], Moment] | None = getattr(self.denoiser, "at", None)
-        return [None if at is None else at(self.times[k : k + 1]) for k in range(len(self))]
+        return _Call(t[None], scale, None if at is None else at(t[None].to(self.times)))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moved, or of another precision: so are the moments."""
+        """Moved, or of another precision: so is what is known beforehand."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._moments = self._known_moments()
+        self._prepare()
         return self
 
     @property
     def schedule(self) -> Schedule:
-        """The denoiser's schedule."""
-        return self.denoiser.schedule
+        """The schedule that the chain runs in."""
+        return self._schedule
 
     @property
     def stochastic(self) -> bool:
         """Whether any step adds noise."""
         return self._stochastic
 
+    @property
+    def calls(self) -> int:
+        """Calls of the denoiser for a chunk (NFE)."""
+        return len(self) + sum(extra is not None and extra.second is not None for extra in self._extras)
+
     def __len__(self) -> int:
         return len(self._kernels)
 
     def grid(self) -> Tensor:
-        """The times (K+1,), from noise to clean."""
+        """The times (K+1,) of a chain's states in `schedule`, from noise to clean; churn lifts them."""
         return self.times
 
     def with_steps(self, steps: int) -> Sampler:
-        """The same denoiser, shared, on a uniform grid of another number of steps."""
+        """The same denoiser, shared, on a grid of another number of steps."""
         return Sampler(self.denoiser, replace(self.config, steps=steps)).to(self.times.device)
 
     def step(self, x: Tensor, k: int, obs: Tensor, memory: Any = None) -> tuple[Gaussian, Any]:
-        """Step k of the chain from x (B,H,A): the next x's distribution, and what later steps remember."""
-        moment, clip = self._moments[k], self.config.clip
+        """Step k of the chain from x (B,H,A): the next x's distribution, and what later steps remember.
+
+        All solvers share mean = x_weight x + clean_weight clean, and differ in what they take for `clean`: the
+        prediction, Heun's mixture of it and one at the end of the step, or DPM-Solver++(2M)'s of it and the last one.
+        """
+        asked = clean = self._clean(self._calls[k], x, obs)  # (B, H, A)
+        extra = self._extras[k]
+        if extra is not None and extra.second is not None:
+            clean = clean + extra.weight * (
+                self._clean(extra.second, extra.x_weight * x + extra.clean_weight * clean, obs) - clean
+            )
+        elif extra is not None and memory is not None:
+            clean = clean + extra.weight * (clean - memory)
+        x_weight, clean_weight, std = self._kernels[k]
+        return Gaussian(x_weight * x + clean_weight * clean, std), asked
+
+    def _clean(self, call: _Call, x: Tensor, obs: Tensor) -> Tensor:
+        moment, clip = call.moment, self.config.clip
+        if call.scale is not None:
+            x = call.scale * x
         known = moment is not None and x.dtype == moment.out.dtype
         denoise = guided(self.denoiser, self.config.guidance)
-        clean = denoise(x, moment if known else self.times[k].to(x.dtype).expand(x.shape[0]), obs)  # (B, H, A)
-        if clip is not None:
-            clean = clean.clamp(-clip, clip)
-        x_weight, clean_weight, std = self._kernels[k]
-        return Gaussian(x_weight * x + clean_weight * clean, std), memory
+        clean = denoise(x, moment if known else call.time.to(x).expand(x.shape[0]), obs)
+        return clean if clip is None else clean.clamp(-clip, clip)
 
     def sample(self, obs: Tensor, noise: Tensor, log_prob: bool = False) -> Chain:
-        """Draw chunks for features (B,C) with exactly K denoiser calls.
+        """Draw chunks for features (B,C) with exactly `calls` denoiser calls.
 
         `noise` (K+1,B,H,A) holds the start and each step's noise; with (B,H,A), the start alone, every step
         takes its mean. Raises InputError on another shape, and for log_prob=True where a step is deterministic.
@@ -180,14 +217,15 @@ class Sampler(nn.Module):
 
     def _start(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         """The start of a chain (B,H,A), and each step's noise (K,B,H,A) or None."""
+        scale = self._start_scale
         if noise.dim() == 3:
-            return noise, None
+            return noise if scale is None else scale * noise, None
         if noise.dim() != 4 or noise.shape[0] != len(self) + 1:
             raise InputError(
                 f"expected noise (B, H, A) or ({len(self) + 1}, B, H, A), got {tuple(noise.shape)}; "
                 f"a sampler of {len(self)} steps uses one draw to start and one a step"
             )
-        return noise[0], noise[1:]
+        return noise[0] if scale is None else scale * noise[0], noise[1:]
 
     def log_prob(self, chain: Chain, obs: Tensor) -> Tensor:
         """Log-probability (K,B,H,A), element by element, of a given chain for features (B,C)."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Protocol, get_args
 
 from diffpolicy.errors import InputError
 
-__all__ = ["Among", "Flag", "Kind", "Number", "Pair", "Rule", "Whole", "check_settings"]
+__all__ = ["Among", "Falling", "Flag", "Kind", "Number", "Pair", "Rule", "Whole", "check_settings"]
 
 
 class Rule(Protocol):
@@ -88,16 +89,42 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Among:
-    """One of some names."""
+class Falling:
+    """None, or two or more numbers from `high` to `low`, each less than the one before."""
 
-    names: Sequence[str]
+    high: float
+    low: float
 
     def __str__(self) -> str:
-        return f"one of {', '.join(self.names)}"
+        return f"None, or two or more falling numbers from {self.high:g} to {self.low:g}"
 
-    def admit(self, value: Any) -> str:
+    def admit(self, value: Any) -> tuple[float, ...] | None:
+        """The value as a tuple of plain numbers; raises ValueError on any other."""
+        if value is None:
+            return None
+        if not isinstance(value, tuple | list) or len(value) < 2:
+            raise ValueError
+        each = Number(self.low, self.high)
+        numbers = tuple(float(each.admit(one) or 0) for one in value)
+        if not all(one > other for one, other in pairwise(numbers)):
+            raise ValueError
+        return numbers
+
+
+@dataclass(frozen=True)
+class Among:
+    """One of some names; with `none`, None as well."""
+
+    names: Sequence[str]
+    none: bool = False
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.names)}{', or None' if self.none else ''}"
+
+    def admit(self, value: Any) -> str | None:
         """The value itself; raises ValueError, with the nearest name, on any other."""
+        if self.none and value is None:
+            return None
         if not isinstance(value, str):
             raise ValueError
         if value not in self.names:

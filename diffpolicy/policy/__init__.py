@@ -56,7 +56,7 @@ class PolicyConfig:
     n_action_steps: int = 8
     """Actions of a chunk that are executed before the next decision."""
     schedule: ScheduleName = "straight"
-    """From data to noise: the cosine schedule, or the straight line of flow matching."""
+    """From data to noise: flow matching's straight line, cosine, DDPM's linear beta, squaredcos_cap_v2 or EDM's."""
     prediction: PredictionName = "flow"
     """What the network puts out."""
     network: NetworkConfig = field(default_factory=MLPConfig)

@@ -92,7 +92,7 @@ def _load_checkpoint(folder: Path, environment: str | None) -> Actor:
     folder = checkpoint.folder
     policy = checkpoint.policy.eval()
     name = folder.parent.name if folder.name == "checkpoint" else folder.name
-    known = Actor(name, environment or checkpoint.environment or "", everywhere(policy), len(policy.sampler))
+    known = Actor(name, environment or checkpoint.environment or "", everywhere(policy), policy.sampler.calls)
     known = replace(known, provenance=checkpoint.provenance, folder=folder.parent)
     return _chunked(known, policy, policy.spaces, folder)
 
@@ -102,7 +102,7 @@ def _load_onnx(path: Path, environment: str | None) -> Actor:
     from diffpolicy.runtime import OnnxPolicy
 
     policy = OnnxPolicy(path)
-    known = Actor(path.stem, environment or policy.environment or "", everywhere(policy), policy.config.sampler.steps)
+    known = Actor(path.stem, environment or policy.environment or "", everywhere(policy), policy.config.sampler.calls)
     known = replace(known, provenance=policy.provenance)
     return _chunked(known, policy, SpaceSpec.from_json(policy.metadata["space_spec"]), path)
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
-from diffpolicy.diffusion.settings import Number, Pair, Whole, check_settings
+from diffpolicy.diffusion import WeightName
+from diffpolicy.diffusion.settings import Among, Number, Pair, Whole, check_settings
 from diffpolicy.lazy import loader
 
 if TYPE_CHECKING:
     from diffpolicy.updates.regression import Regression, denoising
 
 __all__ = ["Regression", "RegressionConfig", "denoising"]
+
+TimesName = Literal["uniform", "lognormal"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class RegressionConfig:
     warmup: int = 100  # [updates]
     clip: float = 1.0  # largest norm of the gradient
     ema_decay: float = 0.995
-    t_min: float = 1e-3  # times are uniform in [t_min, t_max of the denoiser]
+    t_min: float = 1e-3  # times lie in [t_min, t_max of the denoiser]
+    times: TimesName = "uniform"  # lognormal: EDM's, log(sigma / alpha) is normal of mean -1.2 and deviation 1.2
+    weights: WeightName = "own"  # of the clean chunk's error: own is the plain loss of the prediction
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, on settings that cannot train."""
@@ -43,6 +48,8 @@ class RegressionConfig:
             clip=Number(0, math.inf, above=True),
             ema_decay=share,
             t_min=Number(0, 1, above=True, below=True),
+            times=Among(get_args(TimesName)),
+            weights=Among(get_args(WeightName)),
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn.functional import mse_loss
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from diffpolicy.data.batch import Demo, hold
+from diffpolicy.diffusion import WeightName
 from diffpolicy.errors import InputError
 from diffpolicy.policy.policy import Policy
 from diffpolicy.training.ema import Ema
@@ -45,6 +46,7 @@ class Regressand(NamedTuple):
     weight: Tensor  # (B,)
 
 
+LOG_MEAN, LOG_STD = -1.2, 1.2  # of log(sigma / alpha) in lognormal times (arXiv:2206.00364, table 1)
 KEYS_AT_ONCE = 256  # keys made at a time: one alone, in the middle of training, takes ten times as long
 
 
@@ -52,15 +54,17 @@ Target = Callable[[Draw, Policy, Ema, Policy | None], Regressand]
 """(draw, student, the student's average, teacher) -> what to regress on."""
 
 
-def denoising(draw: Draw, student: Policy, average: Ema, teacher: Policy | None) -> Regressand:
-    """The chunk itself, from x_t = alpha_t x_0 + sigma_t eps, weighted as the network's own output is.
+def denoising(
+    draw: Draw, student: Policy, average: Ema, teacher: Policy | None, weights: WeightName = "own"
+) -> Regressand:
+    """The chunk itself, from x_t = alpha_t x_0 + sigma_t eps, weighted as the network's own output is, or as told.
 
     Source: Ho et al. (2020), arXiv 2006.11239, eq. 14; for the other predictions see `diffusion.denoiser`.
     """
     del average, teacher
     schedule, t = student.denoiser.schedule, draw.t
     x = schedule.alpha(t)[:, None, None] * draw.chunk + schedule.sigma(t)[:, None, None] * draw.noise
-    return Regressand(x, t, None, draw.chunk, student.denoiser.weight(t))
+    return Regressand(x, t, None, draw.chunk, student.denoiser.weight(t, weights))
 
 
 def cosine_rate(step: int, steps: int, lr: float, warmup: int) -> float:
@@ -99,7 +103,8 @@ class Regression:
                 "correct them"
             )
         self.policy, self.steps, self.seed = policy.train(), steps, seed
-        self.target, self.teacher = target, teacher
+        self.target = partial(denoising, weights=self.config.weights) if target is denoising else target
+        self.teacher = teacher
         self.step = 0
         self.ema = Ema(policy, self.config.ema_decay)
         self._parameters: list[Tensor] = [p for p in policy.parameters() if p.requires_grad]
@@ -184,7 +189,11 @@ class Regression:
     def _draw(self, obs: Tensor, chunk: Tensor) -> Draw:
         random, low, high = self._generator, self.config.t_min, self.policy.denoiser.t_max
         random.manual_seed(_keys(self.seed, self.step // KEYS_AT_ONCE)[self.step % KEYS_AT_ONCE])
-        t = low + (high - low) * torch.rand(len(chunk), generator=random, device=chunk.device)
+        if self.config.times == "uniform":
+            t = low + (high - low) * torch.rand(len(chunk), generator=random, device=chunk.device)
+        else:
+            ratio = (LOG_MEAN + LOG_STD * torch.randn(len(chunk), generator=random, device=chunk.device)).exp()
+            t = self.policy.denoiser.schedule.time(ratio).clamp(low, high)
         noise = torch.randn(chunk.shape, generator=random, device=chunk.device)
         if share := self.policy.config.condition_dropout:
             dropped = torch.rand(len(chunk), generator=random, device=chunk.device) < share
