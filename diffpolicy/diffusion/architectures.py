@@ -102,7 +102,7 @@ def network_from_json(data: Any) -> NetworkConfig:
     known = Among(tuple(NETWORKS))
     kind = fields.pop("kind", "mlp")
     try:
-        return NETWORKS[known.admit(kind)](**fields)
+        return NETWORKS[str(known.admit(kind))](**fields)
     except ValueError as error:
         if isinstance(error, InputError):
             raise
