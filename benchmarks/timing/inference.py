@@ -28,6 +28,7 @@ __all__ = ["default_policy", "measure"]
 
 ENVIRONMENT = "diffpolicy/PickPlace-v0"
 STEPS = (1, 2, 8)  # denoiser calls a decision
+BATCHES = {1: None, 32: "<= 1.05", 256: "<= 1.05"}  # of the sampler alone, with their bars
 EAGER, EXPORTED = "<= 1.5", "<= 1.3"
 
 Call = Callable[[], object]
@@ -36,8 +37,9 @@ Call = Callable[[], object]
 def measure(checkpoint: str | Path | None = None, blocks: int = 25, calls: int = 20) -> list[dict[str, Any]]:
     """Rows of a checkpoint, by default of an untrained policy for PickPlace: times do not depend on weights.
 
-    One thread, batch 1. Calls of both sides take turns one by one, so that each finds the caches as other work has
-    left them, as in a control loop; a ratio is that of the medians of a block of `calls` calls each.
+    One thread; batch 1, save for the sampler's own rows. Calls of both sides take turns one by one, so that each finds
+    the caches as other work has left them, as in a control loop; a ratio is that of the medians of a block of `calls`
+    calls each.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -45,6 +47,7 @@ def measure(checkpoint: str | Path | None = None, blocks: int = 25, calls: int =
         with _no_collection():
             policy = default_policy() if checkpoint is None else load_checkpoint(checkpoint).policy
             rows = [_eager(policy.resampled(steps=steps), steps, blocks, calls) for steps in STEPS]
+            rows += [_sampler(policy, batch, blocks, calls) for batch in BATCHES]
             return [*rows, _queued(policy, blocks, calls), *_exported(policy, blocks, calls)]
     finally:
         torch.set_num_threads(threads)
@@ -99,8 +102,26 @@ def _eager(policy: Policy, steps: int, blocks: int, calls: int) -> dict[str, Any
     )
 
 
-def _bare_eager(policy: Policy, steps: int) -> Call:
-    network, (x, t, obs) = policy.denoiser.network, _network_inputs(policy).values()
+def _sampler(policy: Policy, batch: int, blocks: int, calls: int) -> dict[str, Any]:
+    """The sampler's loop beside K calls of the network: what schedule, solver and clipping cost."""
+    given, steps = _network_inputs(policy, batch), policy.sampler.calls
+
+    def draw() -> None:
+        with torch.inference_mode():
+            policy.sampler.draw(given["obs"], given["x"])
+
+    return _row(
+        f"sampler, batch {batch}, K = {steps}",
+        [draw, _bare_eager(policy, steps, batch)],
+        f"{steps} eager calls of the network alone",
+        BATCHES[batch],
+        blocks,
+        calls,
+    )
+
+
+def _bare_eager(policy: Policy, steps: int, batch: int = 1) -> Call:
+    network, (x, t, obs) = policy.denoiser.network, _network_inputs(policy, batch).values()
 
     def bare() -> None:
         with torch.inference_mode():
@@ -131,7 +152,7 @@ def _queued(policy: Policy, blocks: int, calls: int) -> dict[str, Any]:
 
 def _exported(policy: Policy, blocks: int, calls: int) -> list[dict[str, Any]]:
     """The exported graph, and `predict` on it, beside K runs of the bare network in the same runtime."""
-    steps = len(policy.sampler)
+    steps = policy.sampler.calls
     network = traced(policy.denoiser.network, _network_inputs(policy, 2), "y")
     session = open_session(network.SerializeToString())
     inputs = {name: value.numpy() for name, value in _network_inputs(policy).items()}

@@ -179,7 +179,8 @@ def _compared(policy: Policy, content: bytes) -> tuple[float, float, int]:
                 raise InputError(
                     f"expected chunks of the exported graph within {PARITY:g} of torch's in normalised units, got a "
                     f"difference of {(difference / scale).max():.3g} (batch {batch}, seed {seed}). Nothing written: "
-                    "dividing an eps prediction by a small alpha amplifies rounding; train with another one"
+                    "dividing an eps prediction by a small alpha amplifies rounding, and so do heun's long steps to a "
+                    "little noise; train with another prediction, or take more steps or ddim"
                 )
     return float(normalised), float(raw), chunks
 
