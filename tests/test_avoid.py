@@ -79,6 +79,18 @@ def test_expert_takes_the_way_that_it_wishes_for_and_the_record_tells_it() -> No
     assert np.array_equal(taken, ways)
 
 
+def test_expert_goes_on_by_the_side_that_the_puck_is_on_already_whatever_it_wished_for() -> None:
+    sim, _ = begun(8)
+    before = np.array([ROWS[0] - 0.06, ROWS[1] - 0.06])
+    sides = np.array([-0.02, 0.02])
+    ahead = np.array([PILLARS[0, 0], PILLARS[1, 0]])  # straight ahead in the first row, and left in the second
+    places = np.array([[ahead[k] + sides[j], before[k]] for k in (0, 1) for j in (0, 1) for _ in (0, 1)])
+    put(sim, places, digits(np.array([0, 7] * 4)))
+    action = sim.expert(np.arange(8))
+    assert np.array_equal(np.sign(action[:, 0] * 0.30 - places[:, 0]), np.sign(np.tile(np.repeat(sides, 2), 2)))
+    assert played(sim)[0].all()
+
+
 def test_wishes_are_all_alike_likely_and_not_observed() -> None:
     sim, task = begun(400)
     wishes = task.wish(np.arange(400)) @ [4, 2, 1]

@@ -32,6 +32,8 @@ ASIDE = 0.20  # but by no more [m]
 ONWARD = 0.12  # how far ahead of the puck it lies: from here on the drive gives its full force [m]
 NEAR = 0.03  # how far ahead it looks for pillars [m]
 DECIDE = 0.11  # how far before the first row the expert, coming straight at it, turns aside [m]
+DECIDED = 0.008  # how far beside a pillar, LEAD from now, it goes by on that side whatever was wished for [m]
+LEAD = 0.1  # [s]
 INTO = 0.015  # how far before a row it is to be in line with the gap that it goes through [m]
 MARGIN = 0.010  # by which the expert's targets keep clear of a touch [m]
 LAG = 1.0 / 30.0  # time constant of the puck's drive: what a knock carries it is speed times this [s]
@@ -202,9 +204,13 @@ class Avoid(Task):
         return np.asarray(np.clip(target / HALF, -1.0, 1.0))
 
     def _aim(self, ids: Ids, agent: Array) -> Array:
-        """The gap of the next row to go to, or the finish (n, 2) [m]."""
-        n, pillars = len(ids), self.pillars(ids)
-        wished = np.cumsum(self.wish(ids), axis=1)  # the gap of each row that the wish leads to
+        """The gap of the next row to go to, or the finish (n, 2) [m].
+
+        It is beside the pillar straight ahead: on the side to which the puck leans already, else on that wished for.
+        A label from wherever a learner went is so one for the way that the learner is on.
+        """
+        n, pillars, wish = len(ids), self.pillars(ids), self.wish(ids)
+        leans = agent[:, 0] + LEAD * self._sensors[ids, 2]  # (n,)
         aim = np.stack([agent[:, 0], np.full(n, HALF[1])], axis=1)
         for k in (2, 1, 0):
             x = pillars[:, k * (k + 1) // 2 : (k + 1) * (k + 2) // 2, 0]  # (n, k + 1), left to right
@@ -212,7 +218,10 @@ class Avoid(Task):
             gaps = np.concatenate([x[:, :1] - PITCH / 2, inner, x[:, -1:] + PITCH / 2], axis=1)  # (n, k + 2)
             line = np.maximum(agent[:, 1], ROWS[k] - INTO)
             score = np.stack([self._score(pillars, agent, gaps[:, g], line) for g in range(k + 2)], axis=1)
-            score += np.where(np.arange(k + 2) == wished[:, k, None], 10.0, 0.0) * (score > -0.2)
+            ahead = np.abs(x - leans[:, None]).argmin(axis=1)
+            aside = leans - x[np.arange(n), ahead]
+            right = np.where(np.abs(aside) > DECIDED, aside > 0, wish[:, k] > 0.5)
+            score += np.where(np.arange(k + 2) == (ahead + right)[:, None], 10.0, 0.0) * (score > -0.2)
             best = np.stack([gaps[np.arange(n), score.argmax(axis=1)], line], axis=1)
             aim = np.where((agent[:, 1] < ROWS[k])[:, None], best, aim)
         first = np.stack([pillars[:, 0, 0], np.full(n, ROWS[0] - DECIDE)], axis=1)
