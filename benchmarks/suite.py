@@ -27,6 +27,8 @@ class Method:
     columns: Mapping[str, Any] = field(default_factory=dict)  # further columns of its rows
     seeds: tuple[int, ...] | None = None  # training seeds; by default the suite's
     conditions: tuple[str, ...] | None = None  # by default the suite's
+    change: tuple[str, ...] = ()  # settings that it acts with instead of its checkpoint's
+    tasks: tuple[str, ...] | None = None  # by default the suite's
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Suite:
         for task in self.tasks:
             for seed in sorted({s for m in self.methods for s in self._seeds(m)}):
                 for method in self.methods:
-                    if seed in self._seeds(method):
+                    if seed in self._seeds(method) and (method.tasks is None or task in method.tasks):
                         yield from self._cells(task, method, seed)
 
     def _cells(self, task: str, method: Method, seed: int) -> Iterator[Cell]:
@@ -91,6 +93,7 @@ class Suite:
                 episodes=self.episodes,
                 conditions=(condition,),
                 environment=task,
+                change=method.change,
                 seed=seed,
             )
             yield Cell(self.name, task, method.name, condition, seed, Stage(recipe, inputs), method.columns)

@@ -13,6 +13,7 @@ import tyro
 
 from diffpolicy.errors import InputError, nearest
 from diffpolicy.recipes.bc import Bc
+from diffpolicy.recipes.change import Change
 from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
 from diffpolicy.recipes.describe import Describe
@@ -31,6 +32,7 @@ RECIPES: dict[str, Callable[..., Any]] = {
     "collect": Collect,
     "bc": Bc,
     "correct": Correct,
+    "change": Change,
     "evaluate": Evaluate,
     "video": Video,
     "export": Export,

@@ -73,7 +73,10 @@ class OnnxPolicy(ChunkedPredictor):
     def _draws(self, deterministic: bool) -> int:
         return 1 if deterministic else self._noisy_draws
 
-    def _draw(self, past: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _draw(
+        self, past: NDArray[np.float32], noise: NDArray[np.float32], last: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        del last  # such policies are not exported
         if noise.shape[1] < self._noisy_draws:  # no noise in the steps
             start, noise = noise, np.zeros((len(past), self._noisy_draws, *noise.shape[2:]), np.float32)
             noise[:, :1] = start

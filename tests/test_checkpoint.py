@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +136,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not a number": (edit("config.json", "0.5", "NaN"), "NaN is not JSON"),
     "a list": (write("config.json", "[]"), "got list; it was made by another program"),
     "another library's": (write("config.json", json.dumps(LEROBOT)), "'input_features'.* another program"),
-    "edited": (edit("config.json", '"steps": 2', '"steps": 9'), r"edited or is damaged.*Policy.resampled"),
+    "edited": (edit("config.json", '"steps": 2', '"steps": 9'), r"edited or is damaged.*diffpolicy change"),
     "newer": (damage_config(format=99), "format 1 to 2 .* got 99; install a newer"),
     "no version": (damage_config(format=None), "format"),
     "true for a version": (damage_config(format=True), "format 1 to 2 .* got True"),
     "called older": (edit("config.json", '"format": 2', '"format": 1'), "edited or is damaged"),
     "no policy": (damage_config(policy=None), "restore"),
     "unknown field": (damage_config(policy={"depth": 3}), "restore"),
-    "unknown schedule": (damage_config(policy={**vars(CONFIG), "schedule": "x", "network": {}, "sampler": {}}), "x"),
+    "unknown schedule": (damage_config(policy={**asdict(CONFIG), "schedule": "x"}), "x"),
     "no spaces": (damage_config(space_spec={}), "restore"),
     "no environment": (damage_config(environment=["a"]), r"environment \['a'\]"),
     "no provenance": (damage_config(provenance=[1]), r"provenance \[1\]"),

@@ -230,6 +230,7 @@ def test_only_windows_that_straddle_a_seam_count_each_once() -> None:
     jerk = np.abs(np.diff(actions[:, 0], 3))
     assert seam_jerk(actions, 6, [-1], [1]) == pytest.approx(jerk[3:6].mean())  # seam at 6
     assert seam_jerk(actions, 9, [-1], [1]) == pytest.approx(jerk[6:7].mean())  # seam at 9, one window reaches it
+    assert seam_jerk(actions, 4, [-1], [1], latency=2) == pytest.approx(jerk[3:6].mean())  # at 6, for 4 is too early
     assert seam_jerk(actions, 1, [-1], [1]) == pytest.approx(jerk.mean())
     assert seam_jerk(actions, 2, [-1], [1]) == pytest.approx(jerk.mean())  # every window holds one
     brute = [jerk[t] for t in range(7) if any(t < s <= t + 3 for s in range(4, 10, 4))]

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from diffpolicy.diffusion import SamplerConfig
-from diffpolicy.diffusion.coefficients import Kernel, kernel, lifted, second_order
+from diffpolicy.diffusion.coefficients import ROOT_MIN, Kernel, kernel, lifted, second_order
 from diffpolicy.diffusion.denoiser import Denoiser, Moment, guided
 from diffpolicy.diffusion.grid import churned, grid
 from diffpolicy.diffusion.schedule import SCHEDULES, Schedule, ratio
 from diffpolicy.errors import InputError
 
-__all__ = ["Chain", "Gaussian", "Sampler", "SamplerConfig", "reduce_log_prob"]
+__all__ = ["Chain", "Gaussian", "Hint", "Sampler", "SamplerConfig", "reduce_log_prob"]
 
 
 class Gaussian(NamedTuple):
@@ -62,12 +62,24 @@ def _norm(schedule: Schedule, t: Tensor) -> Tensor:
     return torch.hypot(schedule.alpha(t), schedule.sigma(t))
 
 
+class Hint(NamedTuple):
+    """A chunk that another is drawn with in view of."""
+
+    chunk: Tensor  # (B, H, A), in normalised units
+    begin: int = 0  # step from which the chain begins, at this chunk with noise; 0: at pure noise
+    weight: Tensor | None = None  # (H,), how much of it the chain is pulled towards; None: it is not
+    most: float = 5.0  # the largest weight of that pull
+
+
 class _Call(NamedTuple):
     """A call of the denoiser at a time that is known beforehand."""
 
     time: Tensor  # (1,), 64-bit, of the denoiser's schedule
     scale: Tensor | None  # (), that the chain's x has there; None: 1
     moment: Moment | None  # what the denoiser computes from the time alone
+    alpha: Tensor  # (), of the chain's schedule
+    sigma: Tensor
+    target: Tensor | None  # (1,), of the denoiser's schedule: where the step ends, for networks that read two times
 
 
 class _Extra(NamedTuple):
@@ -112,7 +124,13 @@ class Sampler(nn.Module):
         self._kernels = [Kernel(*(x.to(dtype) for x in row)) for row in zip(*table, strict=True)]
         start = schedule.sigma(states[0]).to(dtype)
         self._start_scale = None if start == 1 else start
-        self._calls = [self._call(t) for t in states[:-1]]
+        network = getattr(self.denoiser, "network", None)
+        if (two_times := bool(getattr(network, "two_times", False))) and self.config.solver != "ddim":
+            raise InputError(
+                f"expected solver 'ddim' with a network of two times, whose answer is for the whole step, got "
+                f"{self.config.solver!r}; take ddim"
+            )
+        self._calls = [self._call(t, end if two_times else None) for t, end in zip(states[:-1], ends[1:], strict=True)]
         heun = self.config.solver == "heun"
         weights = second_order(self.config.solver, schedule, states[:-1], ends[1:]).to(dtype)
         self._extras = [
@@ -122,15 +140,18 @@ class Sampler(nn.Module):
             for weight, end, row in zip(weights, ends[1:], zip(*first, strict=True), strict=True)
         ]
 
-    def _call(self, t: Tensor) -> _Call:
+    def _call(self, t: Tensor, end: Tensor | None = None) -> _Call:
         """The call of the denoiser for a time () of the chain: another time, and another scale, of the same ratio."""
         ours, theirs, scale = self._schedule, self.denoiser.schedule, None
+        dtype = torch.promote_types(self.times.dtype, torch.float32)
+        alpha, sigma = ours.alpha(t).to(dtype), ours.sigma(t).to(dtype)
         if ours is not theirs:
             there = theirs.time(ratio(ours, t))
-            scale = (_norm(theirs, there) / _norm(ours, t)).to(torch.promote_types(self.times.dtype, torch.float32))
-            t = there
+            scale = (_norm(theirs, there) / _norm(ours, t)).to(dtype)
+            t, end = there, None if end is None else theirs.time(ratio(ours, end))
         at: Callable[[Tensor], Moment] | None = getattr(self.denoiser, "at", None)
-        return _Call(t[None], scale, None if at is None else at(t[None].to(self.times)))
+        moment = None if at is None else at(t[None].to(self.times))
+        return _Call(t[None], scale, moment, alpha, sigma, None if end is None else end[None])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moved, or of another precision: so is what is known beforehand."""
@@ -151,7 +172,7 @@ class Sampler(nn.Module):
     @property
     def calls(self) -> int:
         """Calls of the denoiser for a chunk (NFE)."""
-        return len(self) + sum(extra is not None and extra.second is not None for extra in self._extras)
+        return self.calls_from(0)
 
     def __len__(self) -> int:
         return len(self._kernels)
@@ -164,31 +185,64 @@ class Sampler(nn.Module):
         """The same denoiser, shared, on a grid of another number of steps."""
         return Sampler(self.denoiser, replace(self.config, steps=steps)).to(self.times.device)
 
-    def step(self, x: Tensor, k: int, obs: Tensor, memory: Any = None) -> tuple[Gaussian, Any]:
+    def begin_at(self, time: float) -> int:
+        """The step at whose start a chain has come down to a time, or the last one where none has."""
+        return min(int((self._states[:-1] > time).sum()), len(self) - 1)
+
+    def calls_from(self, begin: int) -> int:
+        """Calls of the denoiser for a chunk whose chain begins at that step."""
+        second = sum(extra is not None and extra.second is not None for extra in self._extras[begin:])
+        return len(self) - begin + second
+
+    def step(
+        self, x: Tensor, k: int, obs: Tensor, memory: Any = None, hint: Hint | None = None
+    ) -> tuple[Gaussian, Any]:
         """Step k of the chain from x (B,H,A): the next x's distribution, and what later steps remember.
 
         All solvers share mean = x_weight x + clean_weight clean, and differ in what they take for `clean`: the
         prediction, Heun's mixture of it and one at the end of the step, or DPM-Solver++(2M)'s of it and the last one.
         """
-        asked = clean = self._clean(self._calls[k], x, obs)  # (B, H, A)
+        asked = clean = self._clean(self._calls[k], x, obs, hint)  # (B, H, A)
         extra = self._extras[k]
         if extra is not None and extra.second is not None:
             clean = clean + extra.weight * (
-                self._clean(extra.second, extra.x_weight * x + extra.clean_weight * clean, obs) - clean
+                self._clean(extra.second, extra.x_weight * x + extra.clean_weight * clean, obs, hint) - clean
             )
         elif extra is not None and memory is not None:
             clean = clean + extra.weight * (clean - memory)
         x_weight, clean_weight, std = self._kernels[k]
         return Gaussian(x_weight * x + clean_weight * clean, std), asked
 
-    def _clean(self, call: _Call, x: Tensor, obs: Tensor) -> Tensor:
-        moment, clip = call.moment, self.config.clip
+    def _clean(self, call: _Call, x: Tensor, obs: Tensor, hint: Hint | None) -> Tensor:
+        clip = self.config.clip
+        clean = self._ask(call, x, obs) if hint is None or hint.weight is None else self._pulled(call, x, obs, hint)
+        return clean if clip is None else clean.clamp(-clip, clip)
+
+    def _ask(self, call: _Call, x: Tensor, obs: Tensor) -> Tensor:
+        moment, count = call.moment, x.shape[0]
         if call.scale is not None:
             x = call.scale * x
         known = moment is not None and x.dtype == moment.out.dtype
         denoise = guided(self.denoiser, self.config.guidance)
-        clean = denoise(x, moment if known else call.time.to(x).expand(x.shape[0]), obs)
-        return clean if clip is None else clean.clamp(-clip, clip)
+        times = (moment if known else call.time.to(x).expand(count), obs)
+        if call.target is None:
+            return denoise(x, *times)
+        return denoise(x, *times, call.target.to(x).expand(count))
+
+    def _pulled(self, call: _Call, x: Tensor, obs: Tensor, hint: Hint) -> Tensor:
+        """The clean prediction moved towards the hint: clean + g J^T diag(weight) (hint - clean), J = d clean / d x.
+
+        g = sigma min(most, (alpha^2 + sigma^2) / (alpha sigma)), which on straight lines is real-time chunking's change
+        of the velocity (arXiv 2506.07339, eq. 2 to 4), and on other schedules the same for the same ratio.
+        """
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            clean = self._ask(call, x, obs)
+        known: Tensor = clean.detach()
+        assert hint.weight is not None
+        (pull,) = torch.autograd.grad(clean, x, hint.weight[:, None] * (hint.chunk - known))
+        most = (call.alpha**2 + call.sigma**2) / (call.alpha * call.sigma).clamp(min=ROOT_MIN)
+        return known + call.sigma * most.clamp(max=hint.most) * pull
 
     def sample(self, obs: Tensor, noise: Tensor, log_prob: bool = False) -> Chain:
         """Draw chunks for features (B,C) with exactly `calls` denoiser calls.
@@ -206,12 +260,18 @@ class Sampler(nn.Module):
                 logps.append(gaussian.log_prob(x))
         return Chain(torch.stack(xs), torch.stack(logps) if log_prob else None)
 
-    def draw(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The chunks (B,H,A) at the end of the chains that `sample` draws, without the chains."""
+    def draw(self, obs: Tensor, noise: Tensor, hint: Hint | None = None) -> Tensor:
+        """The chunks (B,H,A) at the end of the chains that `sample` draws, without the chains.
+
+        With a hint they begin at it or are pulled towards it.
+        """
         x, draws = self._start(noise)
-        memory = None
-        for k in range(len(self)):
-            gaussian, memory = self.step(x, k, obs, memory)
+        memory, begin = None, 0 if hint is None else hint.begin
+        if hint is not None and begin:
+            call = self._calls[begin]
+            x = call.alpha * hint.chunk + call.sigma * (noise if draws is None else noise[0])
+        for k in range(begin, len(self)):
+            gaussian, memory = self.step(x, k, obs, memory, hint)
             x = gaussian.mean if draws is None else gaussian.sample(draws[k])
         return x
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +134,8 @@ def evaluate(
     condition: str = "clean",
     nfe: int = 0,
     n_action_steps: int = 1,
+    first_nfe: int | None = None,
+    latency: int = 0,
     num_envs: int = 64,
     finished: Finished | None = None,
     dropped: Drop | None = None,
@@ -148,6 +150,8 @@ def evaluate(
         condition: disturbance to play under.
         nfe: denoiser calls per decision, to count network calls.
         n_action_steps: actions executed per decision.
+        first_nfe: denoiser calls of an episode's first decision, where they are others.
+        latency: control steps from a decision to its first action, for the seams.
         num_envs: simulations at once.
         finished: called with each episode as it ends.
         dropped: called with each episode that the environment broke, by an exception or a number that is not
@@ -174,7 +178,8 @@ def evaluate(
         space, count = env.single_action_space, env.num_envs
     finally:
         env.close()
-    rows = _rows(record, (method, environment), nfe, n_action_steps, space)
+    pace = _Pace(n_action_steps, nfe, nfe if first_nfe is None else first_nfe, latency)
+    rows = _rows(record, (method, environment), pace, space)
     p50, p99 = _percentiles(record, n_action_steps)
     seconds, predict_s = time.perf_counter() - began, float(record.calls.sum())
     rest_s = seconds - record.env_s - predict_s
@@ -194,10 +199,20 @@ def evaluate(
     )
 
 
-def _rows(record: Record, about: tuple[str, str], nfe: int, n_action_steps: int, space: Any) -> tuple[EpisodeRow, ...]:
+class _Pace(NamedTuple):
+    """How an actor decides; see `evaluate`."""
+
+    n_action_steps: int
+    nfe: int
+    first_nfe: int
+    latency: int
+
+
+def _rows(record: Record, about: tuple[str, str], pace: _Pace, space: Any) -> tuple[EpisodeRow, ...]:
     def row(episode: Episode) -> EpisodeRow:
-        jerk = seam_jerk(episode.actions, n_action_steps, space.low, space.high)
-        latency = np.median(record.calls[_decisions(record, episode, n_action_steps)])
+        jerk = seam_jerk(episode.actions, pace.n_action_steps, space.low, space.high, pace.latency)
+        decisions = _decisions(record, episode, pace.n_action_steps)
+        latency = np.median(record.calls[decisions])
         return EpisodeRow(
             *about,
             episode.condition,
@@ -206,8 +221,8 @@ def _rows(record: Record, about: tuple[str, str], nfe: int, n_action_steps: int,
             episode.total_reward,
             len(episode),
             None if jerk is None else round(jerk, 6),
-            nfe,
-            nfe * -(-len(episode) // n_action_steps),
+            pace.nfe,
+            pace.first_nfe + pace.nfe * (len(decisions) - 1),
             round(1e6 * float(latency), 1),
             episode.records,
         )

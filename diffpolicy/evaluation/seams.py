@@ -15,12 +15,13 @@ def seam_jerk(
     n_action_steps: int,
     low: npt.ArrayLike,  # (A,)
     high: npt.ArrayLike,  # (A,)
+    latency: int = 0,
 ) -> float | None:
     """Jerk of the executed actions where chunks meet, in half-ranges of the action space per control step cubed.
 
-    A seam is a moment n_action_steps, 2 n_action_steps, ... at which a new chunk begins; an actor that decides
-    every step (n_action_steps = 1) has one before each action but the first. The jerk is the mean, over all
-    windows of four consecutive actions that straddle a seam, each window once, of
+    A seam is a moment n_action_steps, 2 n_action_steps, ..., each `latency` [control steps] later, at which a new
+    chunk begins; an actor that decides every step (n_action_steps = 1) has one before each action but the first.
+    The jerk is the mean, over all windows of four consecutive actions that straddle a seam, each window once, of
 
         || (a[t+3] - 3 a[t+2] + 3 a[t+1] - a[t]) / half-range ||_2.
 
@@ -41,6 +42,6 @@ def seam_jerk(
         half = (highs - lows) / 2
     half = np.where(np.isfinite(half) & (half > 0), half, 1.0)
     jerk = np.linalg.norm(np.diff(played, n=3, axis=0) / half, axis=1)  # (T - 3,)
-    first = np.arange(len(jerk))
-    straddles = (first + 3) // n_action_steps > first // n_action_steps  # a seam lies in first + 1 .. first + 3
+    chunk = np.maximum((np.arange(len(played)) - latency) // n_action_steps, 0)  # that each action is of
+    straddles = chunk[3:] > chunk[:-3]
     return float(jerk[straddles].mean()) if straddles.any() else None

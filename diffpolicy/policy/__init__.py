@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diffpolicy.policy.train_state import load_train_state, save_train_state
 
 __all__ = [
+    "ActingConfig",
     "ActingState",
     "Bounds",
     "Checkpoint",
@@ -39,6 +40,38 @@ __all__ = [
     "save_checkpoint",
     "save_train_state",
 ]
+
+
+@dataclass(frozen=True)
+class ActingConfig:
+    """How chunks follow one another; by default each replaces the last one."""
+
+    latency: int = 0
+    """Simulated time from an observation to the first action that is chosen with it [control steps]. Until then what
+    the last chunk holds goes on; the first decision of an episode is not delayed."""
+    ensemble: float | None = None
+    """Execute the mean of all chunks that hold an action for the moment, the i-th oldest weighted by exp(-ensemble i)
+    (ACT, arXiv 2304.13705, whose value is 0.01; 0 weighs all alike); None: the newest chunk alone."""
+    warm_start: float | None = None
+    """Diffusion time from which chains begin at the last chunk, noised to there, and not at pure noise."""
+    real_time: float | None = None
+    """Pull chains towards the last chunk where both overlap, by guidance of at most this weight: real-time chunking
+    (arXiv 2506.07339, whose value is 5), for samplers of several steps."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError, naming the field, where one is wrong."""
+        check_settings(
+            self,
+            latency=Whole(0, 10_000),
+            ensemble=Number(0, 1e3, none=True),
+            warm_start=Number(0, 1, above=True, none=True),
+            real_time=Number(0, 1e6, above=True, none=True),
+        )
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a chunk is drawn with the last one in view."""
+        return self.warm_start is not None or self.real_time is not None
 
 
 @dataclass(frozen=True)
@@ -63,6 +96,8 @@ class PolicyConfig:
     """Kind and size of the network."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     """How chunks are drawn."""
+    acting: ActingConfig = field(default_factory=ActingConfig)
+    """How chunks follow one another."""
     condition_dropout: float = 0.0
     """Share of the training samples that are denoised without their observation, which guidance needs (such as 0.1)."""
 
@@ -77,6 +112,7 @@ class PolicyConfig:
             prediction=Among(get_args(PredictionName)),
             network=Kind(NetworkConfig),
             sampler=Kind(SamplerConfig),
+            acting=Kind(ActingConfig),
             condition_dropout=Number(0, 1, below=True),
         )
         if self.sampler.guidance and not self.condition_dropout:
@@ -89,12 +125,39 @@ class PolicyConfig:
                 f"expected n_obs_steps - 1 + n_action_steps <= horizon, got {self.n_obs_steps} - 1 + "
                 f"{self.n_action_steps} > {self.horizon}; lengthen the horizon or execute fewer actions"
             )
+        self._check_acting()
+
+    def _check_acting(self) -> None:
+        latency, ahead = self.acting.latency, self.horizon - self.n_obs_steps + 1  # actions from the present on
+        if latency and not (latency <= self.n_action_steps <= ahead - latency):
+            raise InputError(
+                f"expected acting.latency <= n_action_steps <= horizon - n_obs_steps + 1 - acting.latency, so that a "
+                f"chunk lasts until the next one comes, got latency {latency}, n_action_steps {self.n_action_steps} "
+                f"and {ahead} actions ahead; lower the latency, or change n_action_steps"
+            )
+        overlapping = self.acting.ensemble is not None or self.acting.looks_back
+        if overlapping and self.n_action_steps == ahead:
+            raise InputError(
+                f"expected chunks that overlap for acting.ensemble, warm_start and real_time, got n_action_steps = "
+                f"{self.n_action_steps}, all that lies ahead in a chunk; execute fewer actions"
+            )
+
+    @property
+    def queued(self) -> int:
+        """Actions of a chunk that are kept: those to execute before the next, or all where chunks are put together."""
+        if self.acting.ensemble is not None or self.acting.looks_back:
+            return self.horizon - self.n_obs_steps + 1
+        return self.n_action_steps + self.acting.latency
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PolicyConfig:
         """The inverse of `dataclasses.asdict`; raises InputError where the data are not what it gave."""
         try:
-            nested = {"network": network_from_json(data["network"]), "sampler": SamplerConfig(**data["sampler"])}
+            nested: dict[str, Any] = {
+                "network": network_from_json(data["network"]),
+                "sampler": SamplerConfig(**data["sampler"]),
+            }
+            nested["acting"] = ActingConfig(**data.get("acting", {}))  # there is none in older checkpoints
             return cls(**{**data, **nested})
         except (KeyError, TypeError) as error:
             raise InputError(f"expected the fields of PolicyConfig, got {data} ({error}); correct them") from error

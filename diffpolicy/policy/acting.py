@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpolicy.errors import InputError
-from diffpolicy.policy import PolicyConfig
+from diffpolicy.policy import ActingConfig, PolicyConfig
 from diffpolicy.policy.observations import Layout
 
-__all__ = ["ActingState", "act", "begin", "enqueue", "observe", "start"]
+__all__ = ["ActingState", "act", "begin", "enqueue", "left_over", "observe", "overlap", "start"]
 
 _ONLY, _NONE = np.zeros(1, np.int64), np.zeros(0, np.int64)  # the row of a single environment, and no row
 _ACTED = np.zeros(1, np.bool_)
@@ -30,8 +30,10 @@ class ActingState:
 
     layout: Layout  # of the observations in `past`
     past: NDArray[np.float32]  # (N, To, C) joined observations, oldest first
-    queue: NDArray[np.float32]  # (N, Ta, A), in the environment's units
-    cursor: NDArray[np.int64]  # (N,) next action of the queue; Ta: the queue is empty
+    queue: NDArray[np.float32]  # (N, L, A) from the last decision on, in the environment's units; L >= Ta
+    votes: NDArray[np.int64]  # (N, L) chunks that each of them is the mean of; (N, 0) where none are averaged
+    cursor: NDArray[np.int64]  # (N,) next action of the queue; Ta: it is time to decide
+    executed: int  # Ta, the actions from one decision to the next
     decision: NDArray[np.int64]  # (N,) number of chunks drawn in this episode
     episode: NDArray[np.int64]  # (N,) with the decision, it numbers the noise
     fresh: NDArray[np.bool_]  # (N,) no action was taken in this episode yet
@@ -47,10 +49,10 @@ class ActingState:
 
     @property
     def waiting(self) -> NDArray[np.int64]:
-        """The rows whose queue is empty."""
+        """The rows that are to decide."""
         if len(self) == 1:
-            return _ONLY if self.cursor.item() >= self.queue.shape[1] else _NONE
-        return np.flatnonzero(self.cursor >= self.queue.shape[1])
+            return _ONLY if self.cursor.item() >= self.executed else _NONE
+        return np.flatnonzero(self.cursor >= self.executed)
 
     def fits(self, layout: Layout, config: PolicyConfig, action_size: int) -> bool:
         """Whether this is the state of a policy with these observations, chunks and actions."""
@@ -58,7 +60,9 @@ class ActingState:
         return (
             same
             and self.past.shape[1] == config.n_obs_steps
-            and self.queue.shape[1:] == (config.n_action_steps, action_size)
+            and self.executed == config.n_action_steps
+            and self.queue.shape[1:] == (config.queued, action_size)
+            and self.votes.shape[1] == (0 if config.acting.ensemble is None else config.queued)
         )
 
     def select(self, rows: NDArray[np.intp]) -> ActingState:
@@ -67,6 +71,7 @@ class ActingState:
             self,
             past=self.past[rows],
             queue=self.queue[rows],
+            votes=self.votes[rows],
             cursor=self.cursor[rows],
             decision=self.decision[rows],
             episode=self.episode[rows],
@@ -79,7 +84,9 @@ def start(count: int, layout: Layout, config: PolicyConfig, action_size: int, se
     return ActingState(
         layout=layout,
         past=np.zeros((count, config.n_obs_steps, layout.width), np.float32),
-        queue=np.zeros((count, config.n_action_steps, action_size), np.float32),
+        queue=np.zeros((count, config.queued, action_size), np.float32),
+        votes=np.zeros((count, 0 if config.acting.ensemble is None else config.queued), np.int64),
+        executed=config.n_action_steps,
         cursor=np.full(count, config.n_action_steps, np.int64),
         decision=np.zeros(count, np.int64),
         episode=np.arange(count, dtype=np.int64),
@@ -92,7 +99,7 @@ def begin(state: ActingState, mask: NDArray[np.bool_], episodes: NDArray[np.int6
     """Clear the rows where mask (N,) is true and give them the episode numbers of episodes (N,)."""
     return replace(
         state,
-        cursor=np.where(mask, state.queue.shape[1], state.cursor),
+        cursor=np.where(mask, state.executed, state.cursor),
         decision=np.where(mask, 0, state.decision),
         episode=np.where(mask, episodes, state.episode),
         fresh=state.fresh | mask,
@@ -114,15 +121,62 @@ def observe(state: ActingState, rows: NDArray[np.float32], starts: NDArray[np.bo
     return _changed(state, past=new)
 
 
-def enqueue(state: ActingState, rows: NDArray[np.int64], actions: NDArray[np.float32]) -> ActingState:
-    """Fill the queues of some rows (n,) with new actions (n, Ta, A)."""
+def enqueue(
+    state: ActingState, rows: NDArray[np.int64], actions: NDArray[np.float32], config: ActingConfig | None = None
+) -> ActingState:
+    """Fill the queues of some rows (n,) with new actions (n, L, A), put together with the old ones as `config` says."""
+    config = config or ActingConfig()
+    votes = state.votes
+    if config.latency or config.ensemble is not None:
+        actions, mine = _together(state, rows, actions, config)
+        if votes.shape[1]:
+            votes = votes.copy()
+            votes[rows] = mine
     if len(state) == len(rows) == 1:
-        return _changed(state, queue=actions, cursor=_ONLY, decision=np.array([state.decision.item() + 1]))
+        return _changed(state, queue=actions, votes=votes, cursor=_ONLY, decision=np.array([state.decision.item() + 1]))
     queue, cursor, decision = state.queue.copy(), state.cursor.copy(), state.decision.copy()
     queue[rows] = actions
     cursor[rows] = 0
     decision[rows] += 1
-    return _changed(state, queue=queue, cursor=cursor, decision=decision)
+    return _changed(state, queue=queue, votes=votes, cursor=cursor, decision=decision)
+
+
+def _together(
+    state: ActingState, rows: NDArray[np.int64], actions: NDArray[np.float32], config: ActingConfig
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Actions (n, L, A) with the queue's before the latency is over, and of the means after it; their votes (n, L)."""
+    steps, length = np.arange(actions.shape[1]), actions.shape[1] - state.executed
+    held = (state.decision[rows] > 0)[:, None] & (steps < length)  # (n, L), where the queue has an action too
+    then = np.minimum(steps + state.executed, len(steps) - 1)
+    old = np.where(held[:, :, None], state.queue[rows][:, then], actions)
+    votes = np.zeros(held.shape, np.int64)
+    if config.ensemble is not None:
+        votes = np.where(held, state.votes[rows][:, then], 0)
+        newest = np.exp(-config.ensemble * votes)  # the oldest has weight 1
+        total = votes if config.ensemble == 0 else np.expm1(-config.ensemble * votes) / np.expm1(-config.ensemble)
+        share = (newest / (total + newest)).astype(np.float32)[:, :, None]
+        actions = old + share * (actions - old)
+    return np.where((steps < config.latency)[:, None], old, actions), votes + 1
+
+
+def left_over(state: ActingState, rows: NDArray[np.int64], config: PolicyConfig) -> NDArray[np.float32]:
+    """What some rows (n,) still have of their last chunk, as a chunk (n, H, A) of the present, its ends repeated."""
+    present = np.arange(config.horizon) - config.n_obs_steps + 1 + state.executed
+    return state.queue[rows][:, np.clip(present, 0, state.queue.shape[1] - 1)]
+
+
+def overlap(config: PolicyConfig) -> NDArray[np.float32]:
+    """How much each action (H,) of the last chunk counts for the next: 1 before the latency is over, then falling to 0.
+
+    It is c (e^c - 1) / (e - 1), c falling linearly to where the last chunk ends (arXiv 2506.07339, eq. 5).
+    """
+    first = config.n_obs_steps - 1
+    start, end = first + config.acting.latency, config.horizon - config.n_action_steps
+    falling = np.clip((end - np.arange(config.horizon)) / (end - start + 1), 0, 1)
+    weight = falling * np.expm1(falling) / np.expm1(1)
+    weight[:start] = 1
+    weight[: max(0, first - config.n_action_steps)] = 0  # before what the queue remembers
+    return np.asarray(weight, np.float32)
 
 
 def act(state: ActingState) -> tuple[NDArray[np.float32], ActingState]:

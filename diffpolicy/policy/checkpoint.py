@@ -41,7 +41,7 @@ CONFIG, MODEL = "config.json", "model.safetensors"
 FILES = (TRAIN_TENSORS, TRAIN_TREE, MODEL, CONFIG)  # in the order of writing: the config's checksums close the folder
 OURS = {*FILES, *(f".{name}.partial" for name in FILES), "README.md"}
 _ADVICE = (
-    "to act with other settings of the sampler, give Policy.resampled(...) to save_checkpoint; "
+    "to act with other settings of the sampler, use `diffpolicy change`; "
     "to train with other settings, use the flags of `diffpolicy bc`"
 )
 

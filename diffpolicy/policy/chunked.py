@@ -78,7 +78,7 @@ class ChunkedPredictor:
             )
         state = acting.observe(state, rows, starts)
         if (waiting := state.waiting).size:
-            state = acting.enqueue(state, waiting, self._decide(state, waiting, deterministic))
+            state = acting.enqueue(state, waiting, self._decide(state, waiting, deterministic), self.config.acting)
         action, state = acting.act(state)
         return (action[0] if single else action), state
 
@@ -86,14 +86,22 @@ class ChunkedPredictor:
         return acting.start(count, self.layout, self.config, self.action_size, self.seed)
 
     def _decide(self, state: ActingState, rows: NDArray[np.int64], deterministic: bool) -> NDArray[np.float32]:
-        """The actions (n, Ta, A) to execute next in some rows."""
+        """The actions (n, L, A) from the present on that some rows are to execute or keep."""
         past, episode, decision = state.past, state.episode, state.decision
         if len(rows) < len(state):
             past, episode, decision = past[rows], episode[rows], decision[rows]
         shape = (self._draws(deterministic), self.config.horizon, self.action_size)
-        chunk = self._draw(past, counter_noise(state.seed, episode, decision, shape))
+        noise = counter_noise(state.seed, episode, decision, shape)
+        if self.config.acting.looks_back and (going := decision > 0).any():
+            chunk = np.empty((len(rows), *shape[1:]), np.float32)
+            last = acting.left_over(state, rows[going], self.config)
+            chunk[going] = self._draw(past[going], noise[going], last)
+            if not going.all():
+                chunk[~going] = self._draw(past[~going], noise[~going])
+        else:
+            chunk = self._draw(past, noise)
         first = self.config.n_obs_steps - 1
-        actions = chunk[:, first : first + self.config.n_action_steps]
+        actions = chunk[:, first : first + self.config.queued]
         if not finite(actions):
             raise InputError(
                 "expected finite actions from the network, got NaN or infinity for finite observations; "
@@ -106,5 +114,10 @@ class ChunkedPredictor:
         """Draws of noise D for each chunk: the start, and one a step where the steps are noisy."""
 
     @abstractmethod
-    def _draw(self, past: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Chunks (n,H,A) in raw units for joined observation windows (n,To,C) and noise (n,D,H,A)."""
+    def _draw(
+        self, past: NDArray[np.float32], noise: NDArray[np.float32], last: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Chunks (n,H,A) in raw units for joined observation windows (n,To,C) and noise (n,D,H,A).
+
+        `last` (n,H,A), in raw units, is what is left of the chunk before, where the settings look back.
+        """

@@ -186,6 +186,11 @@ def _compared(policy: Policy, content: bytes) -> tuple[float, float, int]:
 
 
 def _require_exportable(policy: Policy) -> None:
+    if policy.config.acting.looks_back:
+        raise InputError(
+            "expected a policy whose chunks are drawn from the observation alone, got one with acting.warm_start or "
+            "acting.real_time; set both to null (diffpolicy change) and export that"
+        )
     policy.normaliser.normalise_action(torch.zeros(policy.action_size, device=policy.device))  # raises if not fitted
     taken = sorted({NOISE, CHUNK} & policy.spaces.observations.keys())
     if taken:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from diffpolicy.diffusion.denoiser import Denoiser
 from diffpolicy.diffusion.networks import make_network
-from diffpolicy.diffusion.sampler import Sampler
+from diffpolicy.diffusion.sampler import Hint, Sampler
 from diffpolicy.diffusion.schedule import SCHEDULES
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig
+from diffpolicy.policy.acting import overlap
 from diffpolicy.policy.chunked import ChunkedPredictor
 from diffpolicy.policy.encoder import Encoder
 from diffpolicy.policy.normaliser import Normaliser
@@ -82,33 +83,62 @@ class Policy(
         """Where the weights are."""
         return self.sampler.times.device
 
+    @property
+    def calls(self) -> int:
+        """Denoiser calls a decision, the first of an episode apart, which takes all of the sampler's."""
+        return self.sampler.calls_from(self._begin)
+
+    @property
+    def _begin(self) -> int:
+        warm = self.config.acting.warm_start
+        return 0 if warm is None else self.sampler.begin_at(warm)
+
     def resampled(self, **changes: Any) -> Policy:
         """A copy, with weights of its own, that has these fields of its SamplerConfig changed."""
-        config = replace(self.config, sampler=replace(self.config.sampler, **changes))
+        return self.reconfigured(replace(self.config, sampler=replace(self.config.sampler, **changes)))
+
+    def reconfigured(self, config: PolicyConfig) -> Policy:
+        """A copy, with weights of its own, that has other settings of sampler, acting or executed actions.
+
+        Raises InputError where a setting differs that its weights were trained with.
+        """
+        free = {name: getattr(self.config, name) for name in ("sampler", "acting", "n_action_steps")}
+        if replace(config, **free) != self.config:
+            raise InputError(
+                f"expected settings that differ in {', '.join(free)} alone, got {config} for a policy of "
+                f"{self.config}; train one with the others"
+            )
         other = Policy(config, self.spaces).to(self.device)
         other.load_state_dict(self.state_dict())
-        other.seed = self.seed
+        other.seed, other.environment, other.provenance = self.seed, self.environment, self.provenance
         return other.train(self.training)
 
-    def chunk(self, obs: Mapping[str, Tensor] | Tensor, noise: Tensor) -> Tensor:
+    def chunk(self, obs: Mapping[str, Tensor] | Tensor, noise: Tensor, last: Tensor | None = None) -> Tensor:
         """Chunks (B,H,A) in raw units for raw observation windows, each (B,To,O), or all joined (B,To,C).
 
-        `noise` is the sampler's: (K+1,B,H,A), or (B,H,A) for no noise in the steps.
+        `noise` is the sampler's: (K+1,B,H,A), or (B,H,A) for no noise in the steps. `last` (B,H,A), in raw units, is
+        what is left of the chunk before, which `config.acting` says how to use.
         """
-        return self.normaliser.unnormalise_action(self.sampler.draw(self.encoder(obs), noise))
+        hint, acts = None, self.config.acting
+        if last is not None and acts.looks_back:
+            weight = None if acts.real_time is None else torch.from_numpy(overlap(self.config)).to(noise)
+            hint = Hint(self.normaliser.normalise_action(last), self._begin, weight, acts.real_time or 0.0)
+        return self.normaliser.unnormalise_action(self.sampler.draw(self.encoder(obs), noise, hint))
 
     def _draws(self, deterministic: bool) -> int:
         return len(self.sampler) + 1 if self.sampler.stochastic and not deterministic else 1
 
-    def _draw(self, past: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _draw(
+        self, past: NDArray[np.float32], noise: NDArray[np.float32], last: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         draws = noise[:, 0] if noise.shape[1] == 1 else noise.swapaxes(0, 1)  # (n,H,A) or (K+1,n,H,A)
-        device = self.device
-        with torch.inference_mode():
-            windows, start = torch.from_numpy(past), torch.from_numpy(draws)
-            if device.type == "cpu":
-                chunk: NDArray[np.float32] = self.chunk(windows, start).numpy()
+        pulled = last is not None and self.config.acting.real_time is not None
+        with torch.no_grad() if pulled else torch.inference_mode():  # a pull is a gradient of the denoiser's
+            given = [torch.from_numpy(each) for each in (past, draws, last) if each is not None]
+            if self.device.type == "cpu":
+                chunk: NDArray[np.float32] = self.chunk(*given).numpy()
             else:
-                chunk = self.chunk(windows.to(device), start.to(device)).cpu().numpy()
+                chunk = self.chunk(*(each.to(self.device) for each in given)).cpu().numpy()
         return chunk
 
     @classmethod

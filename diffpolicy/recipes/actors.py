@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -33,12 +33,14 @@ class Actor:
     environment: str
     make: Callable[[Vector], Predictor]  # the actor in a given environment
     nfe: int = 0  # denoiser calls per decision
+    first_nfe: int = 0  # and of an episode's first
     n_action_steps: int = 1  # actions executed per decision
+    latency: int = 0  # simulated, from a decision to its first action [control steps]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None  # the run's, where there is one
 
 
-def load_actor(who: str | Path, environment: str | None = None) -> Actor:
+def load_actor(who: str | Path, environment: str | None = None, change: Sequence[str] = ()) -> Actor:
     """Find an actor.
 
     Args:
@@ -49,10 +51,14 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
             function that is given the vector environment and returns who acts in it: anything with
             Stable-Baselines3's ``predict``.
         environment: gymnasium id; by default the one that the checkpoint was trained in.
+        change: settings of a checkpoint to act with instead of its own, such as "sampler.steps=4"; see
+            `diffpolicy.policy.changes`.
 
     Raises:
-        InputError: nothing of that name, or no environment is known.
+        InputError: nothing of that name, no environment is known, or a setting cannot be changed.
     """
+    if change and not _is_checkpoint(who):
+        raise InputError(f"expected a checkpoint folder to change {', '.join(change)} of, got {who}")
     if str(who) in ("expert", "planner"):
         if environment is None:
             raise InputError(f"the {who} belongs to an environment; add --environment")
@@ -71,7 +77,12 @@ def load_actor(who: str | Path, environment: str | None = None) -> Actor:
         raise InputError(f"there is no checkpoint folder {who}{near}")
     if (Path(who) / "model.zip").is_file() and (Path(who) / "run.json").is_file():
         return _load_trained(Path(who), environment)
-    return _load_checkpoint(Path(who), environment)
+    return _load_checkpoint(Path(who), environment, change)
+
+
+def _is_checkpoint(who: str | Path) -> bool:
+    """Whether it can only be a checkpoint folder, or the run that holds one."""
+    return Path(who).is_dir() and not (Path(who) / "model.zip").is_file()
 
 
 def _load_expert(environment: str) -> Actor:
@@ -85,15 +96,18 @@ def _load_expert(environment: str) -> Actor:
     return Actor("expert", environment, make, provenance=provenance)
 
 
-def _load_checkpoint(folder: Path, environment: str | None) -> Actor:
+def _load_checkpoint(folder: Path, environment: str | None, change: Sequence[str]) -> Actor:
+    from diffpolicy.policy.changes import changed
     from diffpolicy.policy.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(folder)
     folder = checkpoint.folder
     policy = checkpoint.policy.eval()
+    if change:
+        policy = policy.reconfigured(changed(policy.config, change))
     name = folder.parent.name if folder.name == "checkpoint" else folder.name
-    known = Actor(name, environment or checkpoint.environment or "", everywhere(policy), policy.sampler.calls)
-    known = replace(known, provenance=checkpoint.provenance, folder=folder.parent)
+    known = Actor(name, environment or checkpoint.environment or "", everywhere(policy), policy.calls)
+    known = replace(known, first_nfe=policy.sampler.calls, provenance=checkpoint.provenance, folder=folder.parent)
     return _chunked(known, policy, policy.spaces, folder)
 
 
@@ -102,7 +116,8 @@ def _load_onnx(path: Path, environment: str | None) -> Actor:
     from diffpolicy.runtime import OnnxPolicy
 
     policy = OnnxPolicy(path)
-    known = Actor(path.stem, environment or policy.environment or "", everywhere(policy), policy.config.sampler.calls)
+    calls = policy.config.sampler.calls
+    known = Actor(path.stem, environment or policy.environment or "", everywhere(policy), calls, calls)
     known = replace(known, provenance=policy.provenance)
     return _chunked(known, policy, SpaceSpec.from_json(policy.metadata["space_spec"]), path)
 
@@ -123,7 +138,8 @@ def _chunked(known: Actor, policy: ChunkedPredictor, spaces: SpaceSpec, path: Pa
             )
         return policy
 
-    return replace(known, make=make, n_action_steps=policy.config.n_action_steps)
+    config = policy.config
+    return replace(known, make=make, n_action_steps=config.n_action_steps, latency=config.acting.latency)
 
 
 def _load_function(name: str) -> Callable[[Vector], Predictor]:

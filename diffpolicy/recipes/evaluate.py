@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +32,8 @@ class Evaluate:
     """Disturbances to evaluate under; "all" takes every one that the environment knows, and the default only these."""
     environment: str | None = None
     """Gymnasium id; by default the checkpoint's."""
+    change: tuple[str, ...] = ()
+    """Settings to act with instead of the checkpoint's: sampler.steps=4, n_action_steps=4, acting.latency=2, ..."""
     out: Path | None = None
     """File for the results; by default evaluation.json in the run's folder, replaced by a later one."""
     seed: int = 0
@@ -45,14 +48,20 @@ class Evaluate:
         from diffpolicy.recipes.actors import load_actor
 
         use_threads(self.threads)
-        actor = load_actor(self.checkpoint, self.environment)
+        actor = load_actor(self.checkpoint, self.environment, self.change)
         folder = actor.folder
         name = actor.name.replace("/", "-").replace(":", "-")
         out = self.out or (folder / "evaluation.json" if folder else Path("runs") / f"evaluation-{name}.json")
         conditions_in(actor.environment, self.conditions)  # before anything is made
         _require_replaceable(out)
         evaluations = measured(
-            self.checkpoint, actor.environment, self.conditions, self.episodes, self.seed, num_envs=self.num_envs
+            self.checkpoint,
+            actor.environment,
+            self.conditions,
+            self.episodes,
+            self.seed,
+            num_envs=self.num_envs,
+            change=self.change,
         )
         print_table(evaluations)
         timing = ("method", "condition", "num_envs", "seconds")
@@ -91,6 +100,7 @@ def measured(
     *,
     method: str | None = None,
     num_envs: int = 64,
+    change: Sequence[str] = (),
 ) -> list[Evaluation]:
     """Evaluations of an actor, one for each condition that its environment knows."""
     from diffpolicy.evaluation.evaluate import evaluate
@@ -100,7 +110,7 @@ def measured(
 
     if episodes < 1 or num_envs < 1:
         raise InputError(f"expected at least 1 episode and 1 simulation, got {episodes} and {num_envs}")
-    actor = load_actor(who, environment)
+    actor = load_actor(who, environment, change)
     seeds = episode_seeds("evaluation", seed, episodes)
     warn_of_endless(actor.environment)
     results = []
@@ -114,6 +124,8 @@ def measured(
                 condition=condition,
                 nfe=actor.nfe,
                 n_action_steps=actor.n_action_steps,
+                first_nfe=actor.first_nfe,
+                latency=actor.latency,
                 num_envs=num_envs,
                 finished=progress,
                 dropped=progress.dropped,

@@ -68,7 +68,7 @@ def differences(found: Any, recipe: Any, inputs: Mapping[str, str] | None = None
         return "its record is damaged"
     there = {"inputs": {}, **found}
     with suppress(KeyError, InputError):  # an earlier version knew fewer settings, and acted by their defaults
-        there["policy"] = asdict(PolicyConfig.from_json(there["policy"]))
+        there["policy"] = json.loads(json.dumps(asdict(PolicyConfig.from_json(there["policy"]))))
     names = sorted({*there, *wanted} - _NOT_SETTINGS - {k for k, v in (inputs or {}).items() if v} - {"inputs"})
     said = [f"{k}: {there.get(k)!r} there, {wanted.get(k)!r} now" for k in names if there.get(k) != wanted.get(k)]
     said += [f"{k} has changed since" for k in wanted["inputs"] if there["inputs"].get(k) != wanted["inputs"][k]]

@@ -1,0 +1,48 @@
+"""Settings of a policy that may be changed after training, as words: ``sampler.steps=4``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from diffpolicy.errors import InputError, nearest
+from diffpolicy.policy import PolicyConfig
+
+__all__ = ["changed"]
+
+FREE = ("n_action_steps", "sampler", "acting")
+
+
+def changed(config: PolicyConfig, changes: Sequence[str]) -> PolicyConfig:
+    """The settings with others in the place of some: ``n_action_steps=4``, ``sampler.solver=heun``, ...
+
+    A value is JSON (``4``, ``0.5``, ``null``, ``[1, 0.5, 0]``), else text. All take effect at once. Raises
+    InputError on what is no such setting, and where they do not fit together.
+    """
+    new: dict[str, dict[str, Any]] = {}
+    names = _names(config)
+    for change in changes:
+        name, equals, text = change.partition("=")
+        group, _, inner = name.rpartition(".")
+        if not equals or name not in names:
+            raise InputError(
+                f"expected a setting that may change after training and its value, such as sampler.steps=4, got "
+                f"{change!r}{nearest(name, names)}; the settings are {', '.join(names)}"
+            )
+        new.setdefault(group, {})[inner] = _value(text)
+    top = new.pop("", {})
+    return replace(config, **top, **{group: replace(getattr(config, group), **each) for group, each in new.items()})
+
+
+def _names(config: PolicyConfig) -> list[str]:
+    top, *groups = FREE
+    return [top, *(f"{group}.{field.name}" for group in groups for field in fields(getattr(config, group)))]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
