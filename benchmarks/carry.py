@@ -1,0 +1,100 @@
+"""Carry committed cells over to the present code where it does, to the bit, what the code that made them did.
+
+``python -m benchmarks.carry COMMIT`` probes COMMIT and the present commit on this machine: demonstrations, imitation,
+correction and evaluation of every task, in small. Where all digests agree, each cell that COMMIT would have called
+fresh gets the key that the present code gives it, and notes from where it was carried. Where one differs, nothing is
+changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import FOLDER
+from benchmarks.tables import ROOT
+from diffpolicy.errors import InputError
+from diffpolicy.policy.files import read_json, write_json
+
+__all__ = ["carried", "differing", "main"]
+
+Keys = Mapping[str, tuple[str, str]]  # (asked, key) by a cell's path
+
+
+def carried(old: Keys, new: Keys, origin: Mapping[str, Any], folder: Path = FOLDER) -> list[str]:
+    """Give cells that are fresh by the old keys the new ones; returns their paths."""
+    done = []
+    for name in sorted(old.keys() & new.keys()):
+        path = folder / f"{name}.json"
+        if not path.is_file() or tuple(old[name]) == tuple(new[name]):
+            continue
+        about = read_json(path)
+        if (about["asked"], about["key"]) == tuple(old[name]):
+            before = about.get("carried", [])
+            about |= {"asked": new[name][0], "key": new[name][1], "carried": [*before, dict(origin)]}
+            write_json(about, path)
+            done.append(name)
+    return done
+
+
+def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Names of what was probed on both sides and differs, or was probed on one side alone."""
+    return [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"expected git {' '.join(words)} to work, got {done.stderr.strip()[:300]}")
+    return done.stdout.strip()
+
+
+def _probed(tree: Path, out: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Digests and keys of the code in a tree."""
+    out.mkdir(parents=True)
+    paths = os.pathsep.join(map(str, (tree, tree / "envs")))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    script = (ROOT / "benchmarks" / "probe.py").read_text(encoding="utf-8")  # the same for both
+    done = subprocess.run([sys.executable, "-c", script, str(out)], cwd=tree, env=environment, check=False)
+    if done.returncode:
+        raise InputError(f"the probe of {tree} failed; its own words stand above")
+    return read_json(out / "digests.json"), read_json(out / "cells.json")
+
+
+def main() -> int:
+    """Carry; returns the exit status: 0 carried, 1 something differs, 2 bad input."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.carry", description=__doc__)
+    parser.add_argument("commit", help="the commit whose code made the cells")
+    try:
+        commit = _git("rev-parse", "--verify", f"{parser.parse_args().commit}^{{commit}}")
+        if _git("status", "--porcelain", "--", "diffpolicy", "envs", "assets", "benchmarks/*.py"):
+            raise InputError("expected committed code, got changes beside it; commit them first")
+        with tempfile.TemporaryDirectory() as name:
+            folder, tree = Path(name), Path(name) / "tree"
+            _git("worktree", "add", "--detach", str(tree), commit)
+            try:
+                old, old_keys = _probed(tree, folder / "old")
+                new, new_keys = _probed(ROOT, folder / "new")
+            finally:
+                _git("worktree", "remove", "--force", str(tree))
+        if names := differing(old, new):
+            print(f"{len(names)} of {len(new)} differ, so nothing is carried: {', '.join(names)}")
+            return 1
+        origin = {"from": commit[:12], "to": _git("rev-parse", "HEAD")[:12], "machine": platform.machine()}
+        done = carried(old_keys, new_keys, origin | {"probed": len(new)})
+        print(f"{len(new)} of {len(new)} agree; {len(done)} cells carried. Next: python -m benchmarks table all")
+        return 0
+    except InputError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

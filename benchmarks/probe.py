@@ -1,0 +1,112 @@
+"""A little of all that suites do, as digests: two versions of the code that agree on them act alike, to the bit.
+
+``python -m benchmarks.probe FOLDER`` writes FOLDER/digests.json and FOLDER/cells.json. `carry` runs it on two commits,
+so that it may use nothing that the older of them lacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from diffpolicy.data.dataset import read_dataset
+from diffpolicy.policy import PolicyConfig
+from diffpolicy.recipes.bc import Bc
+from diffpolicy.recipes.collect import Collect
+from diffpolicy.recipes.correct import Correct
+from diffpolicy.recipes.evaluate import Evaluate
+from diffpolicy_envs import TASKS
+
+__all__ = ["cells", "digests", "main"]
+
+EPISODES = 6  # of an evaluation; of a planned task two, which take as long
+UPDATES = 25
+TIMES = ("latency_us",)  # columns that no two runs agree on
+
+
+def digests(task: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """What collecting, imitation, correction and evaluation of a task come to, by name."""
+    planned = not TASKS[task].scripted()
+    episodes = 2 if planned else EPISODES
+    known = tuple(name for name in TASKS[task].conditions())
+    shifts = tuple(name for name in ("clean", "hard") if name in known)
+    for condition in ("clean", "shove"):
+        if condition in known and not (planned and condition == "shove"):
+            Collect(task, episodes=2, condition=condition, out=folder / condition)()
+            yield f"{task} collect {condition}", _of_dataset(folder / condition)
+    policy = PolicyConfig(n_action_steps=4 if planned else 8)
+    bc = Bc(folder / "clean", folder / "bc", policy=policy, steps=UPDATES)()
+    yield f"{task} bc", _of_weights(bc)
+    correct = Correct(
+        bc,
+        out=folder / "correct",
+        data=folder / "clean",
+        rounds=1,
+        rollouts=2,
+        steps=UPDATES,
+        conditions=shifts,
+        label_every=32 if planned else 1,
+    )
+    corrected = correct()
+    yield f"{task} correct", _of_weights(corrected)
+    for name, who, conditions in (("expert", "expert", known), ("corrected", str(corrected), shifts)):
+        out = folder / f"{name}.json"
+        Evaluate(who, episodes=episodes, conditions=conditions, environment=task, out=out)()
+        rows = json.loads(out.read_text())["episodes"]
+        plain = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+        yield f"{task} {name}", _sha(json.dumps(plain, sort_keys=True).encode())
+
+
+def cells() -> dict[str, tuple[str, str]]:
+    """What every committed cell asks, and the key that this code would give it: (asked, key) by the cell's path."""
+    from benchmarks.suites import SUITES
+
+    return {
+        cell.path: (cell.evaluate.asked, cell.evaluate.key)
+        for suite in SUITES.values()
+        if suite.committed
+        for cell in suite.cells()
+    }
+
+
+def _of_dataset(folder: Path) -> str:
+    parts: list[bytes] = []
+    for episode in read_dataset(folder).episodes:
+        arrays = [episode.obs[name] for name in sorted(episode.obs)] + [episode.actions, episode.rewards]
+        parts += [np.ascontiguousarray(array).tobytes() for array in arrays]
+    return _sha(b"".join(parts))
+
+
+def _of_weights(checkpoint: Path) -> str:
+    weights = load_file(checkpoint / "model.safetensors")
+    return _sha(b"".join(name.encode() + weights[name].tobytes() for name in sorted(weights)))
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def main() -> None:
+    """Run everything into the folder that the command line names."""
+    folder = Path(sys.argv[1])
+    found: dict[str, str] = {}
+    for task in TASKS:
+        if task.startswith("diffpolicy/"):
+            print(task, file=sys.stderr)
+            with contextlib.redirect_stdout(sys.stderr):
+                found |= dict(digests(task, folder / task.rpartition("/")[2]))
+    (folder / "digests.json").write_text(json.dumps(found, indent=1))
+    told: Any = cells()
+    (folder / "cells.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
