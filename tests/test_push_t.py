@@ -98,3 +98,18 @@ def test_planner_solves_it() -> None:
         success[live] = step.success
         live = live[~(step.terminated | step.truncated)]
     assert success.all()
+
+
+def test_a_pusher_far_from_the_t_sets_out_for_it() -> None:
+    """The way there betters the cost by less than the margin, which must not hold it where it idles."""
+    sim = begun(1, "wide", PUSH_T, seed=1_000_000_001)
+    one = np.arange(1)
+
+    def apart() -> float:
+        return float(np.hypot(*(sim.task.pusher(one) - sim.task.pose(one)[0])[0]))
+
+    far = apart()
+    for _ in range(40):
+        sim.step(one, sim.expert(one))
+    assert far > 0.35
+    assert apart() < 0.2

@@ -94,7 +94,8 @@ class Planner:
             tried[: len(whole)] = whole
             tried = np.clip(tried, -1.0, 1.0)
             totals = self._totals(self.futures.costs(state, tried), tried, past)
-            middle, widths = self._chosen(tried, totals, knots, widths, len(whole))
+            margin = 0.0 if stuck else config.margin  # what leads nowhere is not gone on with
+            middle, widths = self._chosen(tried, totals, knots, widths, len(whole), margin)
             cost = float(totals.min())
         if before is None or stuck or _lower(cost, before.lowest, config.progress):
             return Plan(middle, past[1], cost, cost, 0)
@@ -132,14 +133,16 @@ class Planner:
             total = total + config.smoothness * (change**2).sum(axis=2).mean(axis=1)
         return np.where(sound, total, np.inf)
 
-    def _chosen(self, tried: Array, totals: Array, knots: Array, widths: Array, whole: int) -> tuple[Array, Array]:
+    def _chosen(
+        self, tried: Array, totals: Array, knots: Array, widths: Array, whole: int, margin: float
+    ) -> tuple[Array, Array]:
         """The plan (H, A) that comes of the samples (N, H, A), and the next iteration's widths of noise.
 
         The first one varies nothing, and the others of the first ``whole`` are given; a given one that is the best
         is taken as it is: half of one way round and half of another is no way.
         """
         config, best = self.config, int(totals.argmin())
-        if not _lower(totals[best], totals[0], config.margin):
+        if not _lower(totals[best], totals[0], margin):
             best = 0
         if config.method == "predictive" or 0 < best < whole or not np.isfinite(totals[best]):
             return tried[best], widths
