@@ -1,9 +1,9 @@
 """Carry committed cells over to the present code where it does, to the bit, what the code that made them did.
 
 ``python -m benchmarks.carry COMMIT`` probes COMMIT and the present commit on this machine: demonstrations, imitation,
-correction and evaluation of every task, in small. Where all digests agree, each cell that COMMIT would have called
-fresh gets the key that the present code gives it, and notes from where it was carried. Where one differs, nothing is
-changed.
+correction and evaluation of every task, in small. Where all digests that vouch for a cell agree, and COMMIT would have
+called it fresh, it gets the key that the present code gives it, and notes from where it was carried. Other cells stay
+as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +25,35 @@ from diffpolicy.policy.files import read_json, write_json
 
 __all__ = ["carried", "differing", "main"]
 
-Keys = Mapping[str, tuple[str, str]]  # (asked, key) by a cell's path
+Cells = Mapping[str, Mapping[str, str]]  # asked, key and vouched by a cell's path, as `probe.cells` gives them
 
 
-def carried(old: Keys, new: Keys, origin: Mapping[str, Any], folder: Path = FOLDER) -> list[str]:
-    """Give cells that are fresh by the old keys the new ones; returns their paths."""
+def carried(
+    old: Cells, new: Cells, changed: Sequence[str], origin: Mapping[str, Any], folder: Path = FOLDER
+) -> list[str]:
+    """Give cells that are fresh by the old keys the new ones, where no changed digest concerns them.
+
+    Returns their paths.
+    """
     done = []
     for name in sorted(old.keys() & new.keys()):
-        path = folder / f"{name}.json"
-        if not path.is_file() or tuple(old[name]) == tuple(new[name]):
+        path, before, after = folder / f"{name}.json", old[name], new[name]
+        if not path.is_file() or before["key"] == after["key"] or _concerned(after["vouched"], changed):
             continue
         about = read_json(path)
-        if (about["asked"], about["key"]) == tuple(old[name]):
-            before = about.get("carried", [])
-            about |= {"asked": new[name][0], "key": new[name][1], "carried": [*before, dict(origin)]}
+        if (about["asked"], about["key"]) == (before["asked"], before["key"]):
+            about |= {"asked": after["asked"], "key": after["key"]}
+            about["carried"] = [*about.get("carried", []), dict(origin)]
             write_json(about, path)
             done.append(name)
     return done
+
+
+def _concerned(vouched: str, changed: Sequence[str]) -> bool:
+    """Whether a cell that these digests vouch for, a name or all of a task but its expert's, is touched."""
+    if not vouched.endswith(" "):
+        return vouched in changed
+    return any(name.startswith(vouched) and not name.startswith(f"{vouched}expert ") for name in changed)
 
 
 def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -69,7 +81,7 @@ def _probed(tree: Path, out: Path) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def main() -> int:
-    """Carry; returns the exit status: 0 carried, 1 something differs, 2 bad input."""
+    """Carry; returns the exit status: 0 all carried, 1 something differs, 2 bad input."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.carry", description=__doc__)
     parser.add_argument("commit", help="the commit whose code made the cells")
     try:
@@ -80,17 +92,16 @@ def main() -> int:
             folder, tree = Path(name), Path(name) / "tree"
             _git("worktree", "add", "--detach", str(tree), commit)
             try:
-                old, old_keys = _probed(tree, folder / "old")
-                new, new_keys = _probed(ROOT, folder / "new")
+                old, old_cells = _probed(tree, folder / "old")
+                new, new_cells = _probed(ROOT, folder / "new")
             finally:
                 _git("worktree", "remove", "--force", str(tree))
-        if names := differing(old, new):
-            print(f"{len(names)} of {len(new)} differ, so nothing is carried: {', '.join(names)}")
-            return 1
+        names = differing(old, new)
         origin = {"from": commit[:12], "to": _git("rev-parse", "HEAD")[:12], "machine": platform.machine()}
-        done = carried(old_keys, new_keys, origin | {"probed": len(new)})
-        print(f"{len(new)} of {len(new)} agree; {len(done)} cells carried. Next: python -m benchmarks table all")
-        return 0
+        done = carried(old_cells, new_cells, names, origin | {"probed": len(new)})
+        print(f"{len(new) - len(names)} of {len(new)} digests agree; differing: {', '.join(names) or 'none'}")
+        print(f"{len(done)} cells carried. Next: python -m benchmarks table all")
+        return 1 if names else 0
     except InputError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2

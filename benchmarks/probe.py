@@ -58,23 +58,28 @@ def digests(task: str, folder: Path) -> Iterator[tuple[str, str]]:
     corrected = correct()
     yield f"{task} correct", _of_weights(corrected)
     for name, who, conditions in (("expert", "expert", known), ("corrected", str(corrected), shifts)):
-        out = folder / f"{name}.json"
-        Evaluate(who, episodes=episodes, conditions=conditions, environment=task, out=out)()
-        rows = json.loads(out.read_text())["episodes"]
-        plain = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-        yield f"{task} {name}", _sha(json.dumps(plain, sort_keys=True).encode())
+        for condition in conditions:
+            out = folder / f"{name}-{condition}.json"
+            Evaluate(who, episodes=episodes, conditions=(condition,), environment=task, out=out)()
+            rows = json.loads(out.read_text())["episodes"]
+            plain = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+            yield f"{task} {name} {condition}", _sha(json.dumps(plain, sort_keys=True).encode())
 
 
-def cells() -> dict[str, tuple[str, str]]:
-    """What every committed cell asks, and the key that this code would give it: (asked, key) by the cell's path."""
+def cells() -> dict[str, dict[str, str]]:
+    """Of every committed cell: what it asks, the key that this code would give it, and which digests vouch for it.
+
+    An expert's are its own under that condition; a policy's are all of its task but the expert's.
+    """
     from benchmarks.suites import SUITES
 
-    return {
-        cell.path: (cell.evaluate.asked, cell.evaluate.key)
-        for suite in SUITES.values()
-        if suite.committed
-        for cell in suite.cells()
-    }
+    found = {}
+    for suite in SUITES.values():
+        for cell in suite.cells() if suite.committed else ():
+            expert = cell.evaluate.recipe.checkpoint == "expert"
+            named = f"{cell.task} expert {cell.condition}" if expert else f"{cell.task} "
+            found[cell.path] = {"asked": cell.evaluate.asked, "key": cell.evaluate.key, "vouched": named}
+    return found
 
 
 def _of_dataset(folder: Path) -> str:
