@@ -11,8 +11,9 @@ from pathlib import Path
 import tyro
 
 from benchmarks.cells import finished
-from benchmarks.suites import QUICKSTART, corrected, imitated
+from benchmarks.suites import QUICKSTART
 from benchmarks.tables import ROOT
+from benchmarks.trained import corrected, imitated
 from diffpolicy.errors import InputError
 from diffpolicy.policy.checkpoint import load_checkpoint
 from diffpolicy.rollout.filming import film

@@ -1,4 +1,4 @@
-"""The suites of policies and samplers: one network under many samplers, other heads, and how chunks follow one another."""
+"""The suites of samplers: one network under many, other heads beside it, and how chunks follow one another."""
 
 from __future__ import annotations
 

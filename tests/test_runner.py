@@ -28,8 +28,9 @@ from benchmarks.rows import merged, versus
 from benchmarks.runner import Runner
 from benchmarks.stage import Output, Stage
 from benchmarks.suite import Cell, Method, Suite
-from benchmarks.suites import QUICKSTART, SUITES, imitated
+from benchmarks.suites import QUICKSTART, SUITES
 from benchmarks.tables import ROOT
+from benchmarks.trained import imitated
 from diffpolicy.errors import InputError
 from diffpolicy.recipes.bc import Bc
 from diffpolicy.recipes.collect import Collect
