@@ -35,7 +35,7 @@ class Gaussian(NamedTuple):
         if not bool((self.std > 0).all()):
             raise InputError(
                 "expected a step with std > 0, got a deterministic one, which has no density; "
-                "use eta > 0 or floor > 0 and a grid that ends at t_min > 0"
+                "use eta > 0 or floor > 0, a grid that ends at t_min > 0 and a temperature > 0"
             )
         return -0.5 * ((x - self.mean) / self.std).square() - self.std.log() - 0.5 * math.log(2 * math.pi)
 
@@ -109,8 +109,10 @@ class Sampler(nn.Module):
         states, ends, schedule = self._states.double(), self._ends.double(), self._schedule
         first = kernel(schedule, states[:-1], ends[1:], self.config.eta, self.config.floor)
         table = lifted(schedule, first, ends[1:], states[1:]) if self.config.churn else first
+        if (heat := self.config.temperature) is not None:  # of what is added alone: the means stay those of heat 1
+            table = table._replace(std=heat * table.std)
         self._kernels = [Kernel(*(x.to(dtype) for x in row)) for row in zip(*table, strict=True)]
-        start = schedule.sigma(states[0]).to(dtype)
+        start = (schedule.sigma(states[0]) * (1 if heat is None else heat)).to(dtype)
         self._start_scale = None if start == 1 else start
         self._calls = [self._call(t) for t in states[:-1]]
         heun = self.config.solver == "heun"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffpolicy.diffusion.denoiser import Denoiser
+from diffpolicy.diffusion.mixture import MixtureHead
 from diffpolicy.diffusion.networks import make_network
 from diffpolicy.diffusion.sampler import Sampler
 from diffpolicy.diffusion.schedule import SCHEDULES
@@ -21,6 +22,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig
 from diffpolicy.policy.chunked import ChunkedPredictor
 from diffpolicy.policy.encoder import Encoder
+from diffpolicy.policy.models import FRAMES
 from diffpolicy.policy.normaliser import Normaliser
 from diffpolicy.policy.observations import Layout
 from diffpolicy.policy.spaces import SpaceSpec
@@ -62,10 +64,18 @@ class Policy(
         self.environment: str | None = None  # the gymnasium id that it was trained for, as far as its checkpoint says
         self.provenance: dict[str, Any] = {}  # where its weights come from, likewise
         self.encoder = Encoder(spaces, config.n_obs_steps)
-        features = self.encoder.features
-        network = make_network(config.network, config.horizon, len(spaces.action), features)
+        self.sampler = self._made(config, self.encoder.features, len(spaces.action))
+
+    @staticmethod
+    def _made(config: PolicyConfig, features: int, width: int) -> Sampler | MixtureHead:
+        """What draws the chunks, by the model."""
+        if config.model in FRAMES and FRAMES[config.model].head:
+            outputs = MixtureHead.outputs(config.modes, width)
+            network = make_network(config.network, config.horizon, width, features, outputs)
+            return MixtureHead(network, config.modes, config.horizon, width, config.sampler)
+        network = make_network(config.network, config.horizon, width, features)
         null = nn.Parameter(torch.randn(features)) if config.condition_dropout else None
-        self.sampler = Sampler(Denoiser(SCHEDULES[config.schedule], config.prediction, network, null), config.sampler)
+        return Sampler(Denoiser(SCHEDULES[config.schedule], config.prediction, network, null), config.sampler)
 
     @property
     def normaliser(self) -> Normaliser:
@@ -74,8 +84,18 @@ class Policy(
 
     @property
     def denoiser(self) -> Denoiser:
-        """The sampler's denoiser."""
+        """The sampler's denoiser; raises InputError where the model is a density, which has none."""
+        if isinstance(self.sampler, MixtureHead):
+            raise InputError(
+                f"expected a policy that denoises, got one of model {self.config.model!r}, whose network puts out a "
+                "density; use policy.network and policy.sampler.log_prob, or train a policy of another model"
+            )
         return self.sampler.denoiser
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, whatever its output means."""
+        return self.sampler.network if isinstance(self.sampler, MixtureHead) else self.sampler.denoiser.network
 
     @property
     def device(self) -> torch.device:
@@ -83,8 +103,17 @@ class Policy(
         return self.sampler.times.device
 
     def resampled(self, **changes: Any) -> Policy:
-        """A copy, with weights of its own, that has these fields of its SamplerConfig changed."""
-        config = replace(self.config, sampler=replace(self.config.sampler, **changes))
+        """A copy, with weights of its own, that has these fields of its SamplerConfig changed.
+
+        Raises InputError on what its model fixes.
+        """
+        asked = replace(self.config.sampler, **changes)
+        config = replace(self.config, sampler=asked)
+        filled = [name for name in changes if getattr(config.sampler, name) != getattr(asked, name)]
+        if fixed := set(filled) - {"temperature"}:  # which None leaves to the model
+            raise InputError(
+                f"expected no change of {sorted(fixed)}, which model {config.model!r} fixes; leave them out"
+            )
         other = Policy(config, self.spaces).to(self.device)
         other.load_state_dict(self.state_dict())
         other.seed = self.seed
