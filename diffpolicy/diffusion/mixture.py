@@ -130,8 +130,8 @@ class MixtureHead(nn.Module):
     def _sampled(self, obs: Tensor) -> Components:
         """What is drawn from: the means within the clip, the std of the temperature."""
         logits, mean, std = self.components(obs)
-        clip, heat = self.config.clip, self.config.temperature or 0.0
-        return Components(logits, mean if clip is None else mean.clamp(-clip, clip), heat * std)
+        clip, temperature = self.config.clip, self.config.temperature or 0.0
+        return Components(logits, mean if clip is None else mean.clamp(-clip, clip), temperature * std)
 
     def _chosen(self, components: Components, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and std (B,H,A) of the component that standard normal numbers (B,) choose."""

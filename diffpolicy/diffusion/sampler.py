@@ -109,10 +109,10 @@ class Sampler(nn.Module):
         states, ends, schedule = self._states.double(), self._ends.double(), self._schedule
         first = kernel(schedule, states[:-1], ends[1:], self.config.eta, self.config.floor)
         table = lifted(schedule, first, ends[1:], states[1:]) if self.config.churn else first
-        if (heat := self.config.temperature) is not None:  # of what is added alone: the means stay those of heat 1
-            table = table._replace(std=heat * table.std)
+        temperature = 1.0 if self.config.temperature is None else self.config.temperature
+        table = table._replace(std=temperature * table.std)  # of what is added alone: the means stay as they are
         self._kernels = [Kernel(*(x.to(dtype) for x in row)) for row in zip(*table, strict=True)]
-        start = (schedule.sigma(states[0]) * (1 if heat is None else heat)).to(dtype)
+        start = (temperature * schedule.sigma(states[0])).to(dtype)
         self._start_scale = None if start == 1 else start
         self._calls = [self._call(t) for t in states[:-1]]
         heun = self.config.solver == "heun"

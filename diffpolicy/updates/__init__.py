@@ -62,15 +62,13 @@ class RegressionConfig:
 
 def require_trainable(policy: PolicyConfig, config: RegressionConfig) -> None:
     """Raises InputError where the settings are of another model than the policy's, which would ignore them."""
-    frame = FRAMES.get(policy.model)
-    fixed = {} if frame is None else {"times": "uniform", "weights": "own"}
-    if frame is not None and frame.head:
-        fixed["loss"] = "l2"  # of any density: it is trained by its likelihood
-    for name, value in fixed.items():
-        if (came := getattr(config, name)) != value:
+    frame, usual = FRAMES.get(policy.model), RegressionConfig()
+    fixed = () if frame is None else ("t_min", "times", "weights", *(("loss",) if frame.head else ()))
+    for name in fixed:
+        if (came := getattr(config, name)) != (value := getattr(usual, name)):
             raise InputError(
-                f"RegressionConfig.{name}: expected {value!r}, since a policy of model {policy.model!r} has none, got "
-                f"{came!r}; leave it out, or take another model"
+                f"RegressionConfig.{name}: expected {value!r}, since training model {policy.model!r} has none to "
+                f"choose, got {came!r}; leave it out, or take another model"
             )
 
 
