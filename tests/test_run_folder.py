@@ -19,11 +19,12 @@ import pytest
 import diffpolicy.rollout.loop
 from diffpolicy import Bc, Collect, Correct, InputError, Quickstart, load_checkpoint
 from diffpolicy.data.dataset import read_dataset
-from diffpolicy.diffusion import MLPConfig, UNetConfig
+from diffpolicy.diffusion import MLPConfig, SamplerConfig, UNetConfig
 from diffpolicy.policy import PolicyConfig
 from diffpolicy.policy.files import read_json, write_json
 from diffpolicy.recipes.claim import claimed
-from diffpolicy.recipes.run import open_run
+from diffpolicy.recipes.run import differences, open_run, settings
+from diffpolicy.updates import RegressionConfig
 
 SMALL = PolicyConfig(horizon=4, n_action_steps=2, network=MLPConfig(width=8, blocks=1, time_dim=4))
 
@@ -54,6 +55,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def house(built: Path, tmp_path: Path) -> House:
     """A copy to break."""
     return House(Path(shutil.copytree(built, tmp_path / "house")))
+
+
+def test_the_record_of_an_earlier_version_is_that_of_the_same_run() -> None:
+    bc = Bc(policy=replace(SMALL, sampler=SamplerConfig(steps=2, times=(1.0, 0.5, 0.0))))
+    there = settings(bc)
+    assert differences(there, bc) == ""
+    for part, name in (("policy", "condition_dropout"), ("optimiser", "weights")):  # which it did not know
+        del there[part][name]
+    del there["policy"]["sampler"]["churn_range"]
+    assert differences(there, bc) == ""
+    assert "policy: " in differences(there, replace(bc, policy=replace(bc.policy, condition_dropout=0.1)))
+    assert "optimiser: " in differences(there, replace(bc, optimiser=RegressionConfig(weights="edm")))
 
 
 def weights(run: Path) -> bytes:

@@ -222,3 +222,28 @@ def test_gradients_flow_after_a_chain_was_drawn_in_inference_mode() -> None:
         sampler.draw(torch.randn(2, 3), torch.randn(3, 2, 4, 2))
     sampler.sample(torch.randn(2, 3), torch.randn(3, 2, 4, 2), log_prob=True).logp.sum().backward()  # type: ignore[union-attr]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in sampler.denoiser.network.leave[1].parameters())
+
+
+@pytest.mark.parametrize("config", [{"eta": 1.0}, {"floor": 0.05}, {"eta": 1.0, "churn": 1.0}])
+def test_a_temperature_scales_the_start_and_every_std_and_no_mean(config: dict[str, float]) -> None:
+    plain, half, none = (untrained(steps=4, t_min=0.05, temperature=heat, **config) for heat in (1.0, 0.5, 0.0))
+    obs, noise = torch.randn(5, 3), torch.randn(5, 5, 4, 2)
+    for k in range(4):
+        (hot, _), (warm, _), (cold, _) = (one.step(noise[0], k, obs) for one in (plain, half, none))
+        assert torch.equal(hot.mean, warm.mean)
+        assert torch.equal(hot.mean, cold.mean)
+        torch.testing.assert_close(warm.std, 0.5 * hot.std)
+        assert cold.std == 0
+    torch.testing.assert_close(half.sample(obs, noise).x[0], 0.5 * plain.sample(obs, noise).x[0])
+    chain = half.sample(obs, noise, log_prob=True)
+    assert torch.equal(half.log_prob(chain, obs), chain.logp)
+    assert (plain.stochastic, half.stochastic, none.stochastic) == (True, True, False)
+    assert torch.equal(none.draw(obs, noise), none.draw(obs, -noise))
+    with pytest.raises(InputError, match="temperature > 0"):
+        none.log_prob(chain, obs)
+
+
+def test_a_temperature_of_one_is_none_to_the_bit() -> None:
+    obs, noise = torch.randn(5, 3), torch.randn(5, 5, 4, 2)
+    told, untold = (untrained(steps=4, eta=1.0, **heat).draw(obs, noise) for heat in ({}, {"temperature": 1.0}))
+    assert torch.equal(told, untold)

@@ -17,6 +17,7 @@ from diffpolicy.lazy import loader
 if TYPE_CHECKING:
     from diffpolicy.diffusion.coefficients import Kernel, kernel
     from diffpolicy.diffusion.denoiser import PREDICTIONS, Denoiser, Prediction
+    from diffpolicy.diffusion.mixture import Components, MixtureHead
     from diffpolicy.diffusion.networks import MLP, Network, Transformer, UNet, make_network
     from diffpolicy.diffusion.noise import counter_noise
     from diffpolicy.diffusion.sampler import Chain, Gaussian, Sampler, reduce_log_prob
@@ -35,6 +36,7 @@ __all__ = [
     "PREDICTIONS",
     "SCHEDULES",
     "Chain",
+    "Components",
     "CosineSchedule",
     "Denoiser",
     "Gaussian",
@@ -42,6 +44,7 @@ __all__ = [
     "Kernel",
     "LinearBeta",
     "MLPConfig",
+    "MixtureHead",
     "Network",
     "NetworkConfig",
     "Prediction",
@@ -91,6 +94,7 @@ class SamplerConfig:
     sigma_max: float = 80.0  # of karras and log-snr: the first, where there are so late ones
     churn: float = 0.0  # of ddim and heun: noise that is added to a chain on its way, S_churn of EDM
     churn_range: tuple[float, float] = (0.0, 1e6)  # where sigma / alpha lies in it: S_tmin, S_tmax
+    temperature: float | None = None  # of all noise, the start's too; 0: none; None: 1, or 0 where a baseline acts
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, for settings that define no sampler."""
@@ -112,6 +116,7 @@ class SamplerConfig:
             sigma_max=positive,
             churn=Number(0, 1e6),
             churn_range=Pair(Number(0, 1e6)),
+            temperature=Number(0, 1, none=True),
         )
         if self.solver != "ddim" and (self.eta or self.floor):
             raise InputError(
@@ -141,10 +146,12 @@ _HOMES = {
     "PREDICTIONS": "denoiser",
     "SCHEDULES": "schedule",
     "Chain": "sampler",
+    "Components": "mixture",
     "CosineSchedule": "schedule",
     "Denoiser": "denoiser",
     "Gaussian": "sampler",
     "Kernel": "coefficients",
+    "MixtureHead": "mixture",
     "LinearBeta": "schedule",
     "Network": "networks",
     "Prediction": "denoiser",

@@ -35,7 +35,7 @@ class Gaussian(NamedTuple):
         if not bool((self.std > 0).all()):
             raise InputError(
                 "expected a step with std > 0, got a deterministic one, which has no density; "
-                "use eta > 0 or floor > 0 and a grid that ends at t_min > 0"
+                "use eta > 0 or floor > 0, a grid that ends at t_min > 0 and a temperature > 0"
             )
         return -0.5 * ((x - self.mean) / self.std).square() - self.std.log() - 0.5 * math.log(2 * math.pi)
 
@@ -121,8 +121,10 @@ class Sampler(nn.Module):
         states, ends, schedule = self._states.double(), self._ends.double(), self._schedule
         first = kernel(schedule, states[:-1], ends[1:], self.config.eta, self.config.floor)
         table = lifted(schedule, first, ends[1:], states[1:]) if self.config.churn else first
+        temperature = 1.0 if self.config.temperature is None else self.config.temperature
+        table = table._replace(std=temperature * table.std)  # of what is added alone: the means stay as they are
         self._kernels = [Kernel(*(x.to(dtype) for x in row)) for row in zip(*table, strict=True)]
-        start = schedule.sigma(states[0]).to(dtype)
+        start = (temperature * schedule.sigma(states[0])).to(dtype)
         self._start_scale = None if start == 1 else start
         network = getattr(self.denoiser, "network", None)
         if (two_times := bool(getattr(network, "two_times", False))) and self.config.solver != "ddim":

@@ -15,6 +15,7 @@ from diffpolicy.diffusion.architectures import network_from_json
 from diffpolicy.diffusion.settings import Among, Kind, Number, Whole, check_settings
 from diffpolicy.errors import InputError
 from diffpolicy.lazy import loader
+from diffpolicy.policy.models import MODES, ModelName, enter_frame
 
 if TYPE_CHECKING:
     from diffpolicy.policy.acting import ActingState
@@ -100,6 +101,11 @@ class PolicyConfig:
     """How chunks follow one another."""
     condition_dropout: float = 0.0
     """Share of the training samples that are denoised without their observation, which guidance needs (such as 0.1)."""
+    model: ModelName = "diffusion"
+    """A denoiser of many steps, or a baseline, which fixes schedule, prediction and sampler: regression, MIP (two
+    steps), a Gaussian, a mixture of Gaussians."""
+    modes: int = MODES
+    """Components of a mixture."""
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, where one is wrong or the executed actions do not fit in the chunk."""
@@ -108,6 +114,8 @@ class PolicyConfig:
             horizon=Whole(1, 10_000),
             n_obs_steps=Whole(1, 1000),
             n_action_steps=Whole(1, 10_000),
+            model=Among(get_args(ModelName)),
+            modes=Whole(1, 1000),
             schedule=Among(get_args(ScheduleName)),
             prediction=Among(get_args(PredictionName)),
             network=Kind(NetworkConfig),
@@ -115,6 +123,7 @@ class PolicyConfig:
             acting=Kind(ActingConfig),
             condition_dropout=Number(0, 1, below=True),
         )
+        enter_frame(self)
         if self.sampler.guidance and not self.condition_dropout:
             raise InputError(
                 f"expected sampler.guidance=0 for a policy that always saw its observation in training, got "
@@ -134,6 +143,11 @@ class PolicyConfig:
                 f"expected acting.latency <= n_action_steps <= horizon - n_obs_steps + 1 - acting.latency, so that a "
                 f"chunk lasts until the next one comes, got latency {latency}, n_action_steps {self.n_action_steps} "
                 f"and {ahead} actions ahead; lower the latency, or change n_action_steps"
+            )
+        if self.acting.looks_back and self.model != "diffusion":
+            raise InputError(
+                f"expected acting.warm_start and acting.real_time to be None for model {self.model!r}, which draws no "
+                "chain; leave them out"
             )
         overlapping = self.acting.ensemble is not None or self.acting.looks_back
         if overlapping and self.n_action_steps == ahead:

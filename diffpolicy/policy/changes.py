@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from diffpolicy.errors import InputError, nearest
 from diffpolicy.policy import PolicyConfig
 
-__all__ = ["changed"]
+__all__ = ["FREE", "changed", "replaced"]
 
 FREE = ("n_action_steps", "sampler", "acting")
 
@@ -32,8 +32,24 @@ def changed(config: PolicyConfig, changes: Sequence[str]) -> PolicyConfig:
                 f"{change!r}{nearest(name, names)}; the settings are {', '.join(names)}"
             )
         new.setdefault(group, {})[inner] = _value(text)
-    top = new.pop("", {})
-    return replace(config, **top, **{group: replace(getattr(config, group), **each) for group, each in new.items()})
+    return replaced(config, new.pop("", {}), **new)
+
+
+def replaced(config: PolicyConfig, own: Mapping[str, Any] | None = None, **groups: Mapping[str, Any]) -> PolicyConfig:
+    """The settings with some of their own and of their groups', such as `sampler`, replaced.
+
+    Raises InputError where the model fixes one.
+    """
+    asked = {group: replace(getattr(config, group), **each) for group, each in groups.items()}
+    new = replace(config, **(own or {}), **asked)
+    for group, each in groups.items():
+        for name in each:
+            wanted = getattr(asked[group], name)
+            if wanted is not None and getattr(getattr(new, group), name) != wanted:  # None leaves it to the model
+                raise InputError(
+                    f"expected no change of {group}.{name}, which model {config.model!r} fixes; leave it out"
+                )
+    return new
 
 
 def _names(config: PolicyConfig) -> list[str]:

@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffpolicy.diffusion.denoiser import Denoiser
+from diffpolicy.diffusion.mixture import MixtureHead
 from diffpolicy.diffusion.networks import make_network
 from diffpolicy.diffusion.sampler import Hint, Sampler
 from diffpolicy.diffusion.schedule import SCHEDULES
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig
 from diffpolicy.policy.acting import overlap
+from diffpolicy.policy.changes import FREE, replaced
 from diffpolicy.policy.chunked import ChunkedPredictor
 from diffpolicy.policy.encoder import Encoder
+from diffpolicy.policy.models import FRAMES
 from diffpolicy.policy.normaliser import Normaliser
 from diffpolicy.policy.observations import Layout
 from diffpolicy.policy.spaces import SpaceSpec
@@ -63,10 +66,18 @@ class Policy(
         self.environment: str | None = None  # the gymnasium id that it was trained for, as far as its checkpoint says
         self.provenance: dict[str, Any] = {}  # where its weights come from, likewise
         self.encoder = Encoder(spaces, config.n_obs_steps)
-        features = self.encoder.features
-        network = make_network(config.network, config.horizon, len(spaces.action), features)
+        self.sampler = self._made(config, self.encoder.features, len(spaces.action))
+
+    @staticmethod
+    def _made(config: PolicyConfig, features: int, width: int) -> Sampler | MixtureHead:
+        """What draws the chunks, by the model."""
+        if config.model in FRAMES and FRAMES[config.model].head:
+            outputs = MixtureHead.outputs(config.modes, width)
+            network = make_network(config.network, config.horizon, width, features, outputs)
+            return MixtureHead(network, config.modes, config.horizon, width, config.sampler)
+        network = make_network(config.network, config.horizon, width, features)
         null = nn.Parameter(torch.randn(features)) if config.condition_dropout else None
-        self.sampler = Sampler(Denoiser(SCHEDULES[config.schedule], config.prediction, network, null), config.sampler)
+        return Sampler(Denoiser(SCHEDULES[config.schedule], config.prediction, network, null), config.sampler)
 
     @property
     def normaliser(self) -> Normaliser:
@@ -75,8 +86,18 @@ class Policy(
 
     @property
     def denoiser(self) -> Denoiser:
-        """The sampler's denoiser."""
+        """The sampler's denoiser; raises InputError where the model is a density, which has none."""
+        if isinstance(self.sampler, MixtureHead):
+            raise InputError(
+                f"expected a policy that denoises, got one of model {self.config.model!r}, whose network puts out a "
+                "density; use policy.network and policy.sampler.log_prob, or train a policy of another model"
+            )
         return self.sampler.denoiser
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, whatever its output means."""
+        return self.sampler.network if isinstance(self.sampler, MixtureHead) else self.sampler.denoiser.network
 
     @property
     def device(self) -> torch.device:
@@ -86,23 +107,27 @@ class Policy(
     @property
     def calls(self) -> int:
         """Denoiser calls a decision, the first of an episode apart, which takes all of the sampler's."""
-        return self.sampler.calls_from(self._begin)
+        return self.sampler.calls if isinstance(self.sampler, MixtureHead) else self.sampler.calls_from(self._begin)
 
     @property
     def _begin(self) -> int:
+        """The step at which chains begin that begin at the last chunk."""
         warm = self.config.acting.warm_start
-        return 0 if warm is None else self.sampler.begin_at(warm)
+        return 0 if warm is None or isinstance(self.sampler, MixtureHead) else self.sampler.begin_at(warm)
 
     def resampled(self, **changes: Any) -> Policy:
-        """A copy, with weights of its own, that has these fields of its SamplerConfig changed."""
-        return self.reconfigured(replace(self.config, sampler=replace(self.config.sampler, **changes)))
+        """A copy, with weights of its own, that has these fields of its SamplerConfig changed.
+
+        Raises InputError on what its model fixes.
+        """
+        return self.reconfigured(replaced(self.config, sampler=changes))
 
     def reconfigured(self, config: PolicyConfig) -> Policy:
         """A copy, with weights of its own, that has other settings of sampler, acting or executed actions.
 
         Raises InputError where a setting differs that its weights were trained with.
         """
-        free = {name: getattr(self.config, name) for name in ("sampler", "acting", "n_action_steps")}
+        free = {name: getattr(self.config, name) for name in FREE}
         if replace(config, **free) != self.config:
             raise InputError(
                 f"expected settings that differ in {', '.join(free)} alone, got {config} for a policy of "
@@ -119,11 +144,12 @@ class Policy(
         `noise` is the sampler's: (K+1,B,H,A), or (B,H,A) for no noise in the steps. `last` (B,H,A), in raw units, is
         what is left of the chunk before, which `config.acting` says how to use.
         """
-        hint, acts = None, self.config.acting
-        if last is not None and acts.looks_back:
-            weight = None if acts.real_time is None else torch.from_numpy(overlap(self.config)).to(noise)
-            hint = Hint(self.normaliser.normalise_action(last), self._begin, weight, acts.real_time or 0.0)
-        return self.normaliser.unnormalise_action(self.sampler.draw(self.encoder(obs), noise, hint))
+        features, acts = self.encoder(obs), self.config.acting
+        if last is None or not acts.looks_back or isinstance(self.sampler, MixtureHead):
+            return self.normaliser.unnormalise_action(self.sampler.draw(features, noise))
+        weight = None if acts.real_time is None else torch.from_numpy(overlap(self.config)).to(noise)
+        hint = Hint(self.normaliser.normalise_action(last), self._begin, weight, acts.real_time or 0.0)
+        return self.normaliser.unnormalise_action(self.sampler.draw(features, noise, hint))
 
     def _draws(self, deterministic: bool) -> int:
         return len(self.sampler) + 1 if self.sampler.stochastic and not deterministic else 1

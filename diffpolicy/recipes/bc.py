@@ -1,4 +1,4 @@
-"""Bc: imitation, the regression of a diffusion policy on demonstrations."""
+"""Bc: imitation, the regression of a policy on demonstrations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig
 from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.run import checked_training, open_run, program, provenance, use_threads
-from diffpolicy.updates import RegressionConfig
+from diffpolicy.updates import RegressionConfig, require_trainable
 
 if TYPE_CHECKING:
     from diffpolicy.data.dataset import Dataset
@@ -24,7 +24,7 @@ __all__ = ["Bc"]
 
 @dataclass(frozen=True)
 class Bc:
-    """Train a diffusion policy on demonstrations (Chi et al., arXiv 2303.04137)."""
+    """Train a diffusion policy (Chi et al., arXiv 2303.04137), or a baseline of one, on demonstrations."""
 
     data: Path = Path("runs/demos")
     """Dataset: a folder that `collect` or Minari wrote, or the id of a local Minari dataset."""
@@ -72,6 +72,7 @@ class Bc:
             raise InputError(
                 "expected policy.network.two_times=False, got True: imitation trains one time; leave it out"
             )
+        require_trainable(self.policy, self.optimiser)
         if self.environment is not None:
             _require_spaces(self.environment, dataset)
         threads = use_threads(self.threads)

@@ -20,7 +20,7 @@ from diffpolicy.recipes.run import (
     provenance,
     use_threads,
 )
-from diffpolicy.updates import RegressionConfig
+from diffpolicy.updates import RegressionConfig, require_trainable
 
 if TYPE_CHECKING:
     from diffpolicy.data.episode import Episode
@@ -103,6 +103,7 @@ class Correct:
         source = checkpoint_of(self.checkpoint)
         loaded = load_checkpoint(source)
         policy, config = loaded.policy, loaded.policy.config
+        require_trainable(config, self.optimiser)
         labeller = load_actor(self.labeller, self.environment or loaded.environment)
         conditions_in(labeller.environment, self.conditions)  # before anything is made
         origin = lineage(source, loaded.provenance) if self.data is None else Lineage(self.data)

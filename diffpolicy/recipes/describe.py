@@ -74,7 +74,7 @@ def cost(policy: Policy) -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    network, calls = policy.denoiser.network, list[tuple[Any, ...]]()
+    network, calls = policy.network, list[tuple[Any, ...]]()
     windows = torch.zeros(1, policy.config.n_obs_steps, policy.layout.width, device=policy.device)
     noise = torch.zeros(policy._draws(False), 1, policy.config.horizon, policy.action_size, device=policy.device)
     hook = network.register_forward_pre_hook(lambda _, args: calls.append(args))
@@ -115,6 +115,8 @@ def _lines(content: dict[str, Any]) -> Iterator[str]:
     yield from _spaces(content["spaces"])
     yield _line("acting", _words({name: policy[name] for name in acting}))
     yield _line("network", f"{network.pop('kind')}, {_words(network)}; {content['parameters']:,} parameters")
+    modes = f", modes {policy['modes']}" if policy["model"] == "mixture" else ""
+    yield _line("model", f"{policy['model']}{modes}")
     yield _line("schedule", f"{policy['schedule']}, prediction {policy['prediction']}")
     yield _line("sampler", _words(sampler))
     yield _line("", f"times {' '.join(f'{t:.4g}' for t in content['grid'])}")

@@ -23,6 +23,7 @@ from diffpolicy.policy import PolicyConfig
 from diffpolicy.policy.files import read_json, write_json
 from diffpolicy.policy.folders import places
 from diffpolicy.recipes.claim import content
+from diffpolicy.updates import RegressionConfig
 
 __all__ = [
     "CONDITIONS_BY_DEFAULT",
@@ -67,8 +68,10 @@ def differences(found: Any, recipe: Any, inputs: Mapping[str, str] | None = None
     if not isinstance(found, dict):
         return "its record is damaged"
     there = {"inputs": {}, **found}
-    with suppress(KeyError, InputError):  # an earlier version knew fewer settings, and acted by their defaults
-        there["policy"] = json.loads(json.dumps(asdict(PolicyConfig.from_json(there["policy"]))))
+    with suppress(KeyError, TypeError, InputError):  # an earlier version knew fewer, and acted by their defaults
+        there["optimiser"] = asdict(RegressionConfig(**there["optimiser"]))
+        there["policy"] = asdict(PolicyConfig.from_json(there["policy"]))
+    there = json.loads(json.dumps(there))  # in which tuples are lists
     names = sorted({*there, *wanted} - _NOT_SETTINGS - {k for k, v in (inputs or {}).items() if v} - {"inputs"})
     said = [f"{k}: {there.get(k)!r} there, {wanted.get(k)!r} now" for k in names if there.get(k) != wanted.get(k)]
     said += [f"{k} has changed since" for k in wanted["inputs"] if there["inputs"].get(k) != wanted["inputs"][k]]

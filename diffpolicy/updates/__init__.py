@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from diffpolicy.diffusion import WeightName
 from diffpolicy.diffusion.settings import Among, Number, Pair, Whole, check_settings
+from diffpolicy.errors import InputError
 from diffpolicy.lazy import loader
+from diffpolicy.policy import PolicyConfig
+from diffpolicy.policy.models import FRAMES
 
 if TYPE_CHECKING:
-    from diffpolicy.updates.regression import Regression, denoising
+    from diffpolicy.updates.regression import Regression
+    from diffpolicy.updates.targets import denoising, direct, two_steps
 
-__all__ = ["Regression", "RegressionConfig", "denoising"]
+__all__ = ["Regression", "RegressionConfig", "denoising", "direct", "require_trainable", "two_steps"]
 
 TimesName = Literal["uniform", "lognormal"]
+LossName = Literal["l2", "l1"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class RegressionConfig:
     t_min: float = 1e-3  # times lie in [t_min, t_max of the denoiser]
     times: TimesName = "uniform"  # lognormal: EDM's, log(sigma / alpha) is normal of mean -1.2 and deviation 1.2
     weights: WeightName = "own"  # of the clean chunk's error: own is the plain loss of the prediction
+    loss: LossName = "l2"  # of that error: squared, whose best answer is a mean, or l1, absolute: a median
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, on settings that cannot train."""
@@ -50,9 +56,22 @@ class RegressionConfig:
             t_min=Number(0, 1, above=True, below=True),
             times=Among(get_args(TimesName)),
             weights=Among(get_args(WeightName)),
+            loss=Among(get_args(LossName)),
         )
 
 
-_HOMES = {"Regression": "regression", "denoising": "regression"}
+def require_trainable(policy: PolicyConfig, config: RegressionConfig) -> None:
+    """Raises InputError where the settings are of another model than the policy's, which would ignore them."""
+    frame, usual = FRAMES.get(policy.model), RegressionConfig()
+    fixed = () if frame is None else ("t_min", "times", "weights", *(("loss",) if frame.head else ()))
+    for name in fixed:
+        if (came := getattr(config, name)) != (value := getattr(usual, name)):
+            raise InputError(
+                f"RegressionConfig.{name}: expected {value!r}, since training model {policy.model!r} has none to "
+                f"choose, got {came!r}; leave it out, or take another model"
+            )
+
+
+_HOMES = {"Regression": "regression", "denoising": "targets", "direct": "targets", "two_steps": "targets"}
 
 __getattr__ = loader(__name__, _HOMES)

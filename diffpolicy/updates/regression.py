@@ -1,4 +1,4 @@
-"""The regression of a denoiser on chunks: one update, and the targets that it can be trained towards.
+"""The regression of a policy on chunks: one update, towards any target, or towards the likelihood of a density.
 
 Shapes: B batch, To observation steps, H chunk length, A action, O observation, C features.
 """
@@ -6,65 +6,29 @@ Shapes: B batch, To observation steps, H chunk length, A action, O observation, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
+from torch.nn.functional import l1_loss, mse_loss
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from diffpolicy.data.batch import Demo, hold
-from diffpolicy.diffusion import WeightName
+from diffpolicy.diffusion.mixture import MixtureHead
 from diffpolicy.errors import InputError
 from diffpolicy.policy.policy import Policy
 from diffpolicy.training.ema import Ema
 from diffpolicy.training.fit import Metrics
-from diffpolicy.updates import RegressionConfig
+from diffpolicy.updates import RegressionConfig, require_trainable
+from diffpolicy.updates.targets import TARGETS, Draw, Regressand, Target, denoising
 
 __all__ = ["Draw", "Regressand", "Regression", "Target", "cosine_rate", "denoising"]
 
 
-class Draw(NamedTuple):
-    """A batch in the network's units, with the diffusion time and the noise drawn for it."""
-
-    obs: Tensor  # (B, C); the null condition's where the observation was dropped
-    chunk: Tensor  # (B, H, A), in [-1, 1] over the action's range
-    t: Tensor  # (B,)
-    noise: Tensor  # (B, H, A)
-
-
-class Regressand(NamedTuple):
-    """What the student is asked, (x, t, s), what it should answer, y, and how much each sample counts."""
-
-    x: Tensor  # (B, H, A)
-    t: Tensor  # (B,)
-    s: Tensor | None  # (B,), the target time of two-time models
-    y: Tensor  # (B, H, A)
-    weight: Tensor  # (B,)
-
-
 LOG_MEAN, LOG_STD = -1.2, 1.2  # of log(sigma / alpha) in lognormal times (arXiv:2206.00364, table 1)
 KEYS_AT_ONCE = 256  # keys made at a time: one alone, in the middle of training, takes ten times as long
-
-
-Target = Callable[[Draw, Policy, Ema, Policy | None], Regressand]
-"""(draw, student, the student's average, teacher) -> what to regress on."""
-
-
-def denoising(
-    draw: Draw, student: Policy, average: Ema, teacher: Policy | None, weights: WeightName = "own"
-) -> Regressand:
-    """The chunk itself, from x_t = alpha_t x_0 + sigma_t eps, weighted as the network's own output is, or as told.
-
-    Source: Ho et al. (2020), arXiv 2006.11239, eq. 14; for the other predictions see `diffusion.denoiser`.
-    """
-    del average, teacher
-    schedule, t = student.denoiser.schedule, draw.t
-    x = schedule.alpha(t)[:, None, None] * draw.chunk + schedule.sigma(t)[:, None, None] * draw.noise
-    return Regressand(x, t, None, draw.chunk, student.denoiser.weight(t, weights))
 
 
 def cosine_rate(step: int, steps: int, lr: float, warmup: int) -> float:
@@ -79,7 +43,7 @@ def cosine_rate(step: int, steps: int, lr: float, warmup: int) -> float:
 
 
 class Regression:
-    """Trains a policy's denoiser, encoder included, on demonstrations; `averaged()` is the policy to use.
+    """Trains a policy, encoder included, on demonstrations; `averaged()` is the policy to use.
 
     `steps` is the whole length of training, which the learning rate falls over. Times and noise are a function of
     (seed, step) alone, so that a run resumed by `load_state_dict` continues bit for bit on the same machine.
@@ -92,17 +56,23 @@ class Regression:
         config: RegressionConfig | None = None,
         *,
         seed: int = 0,
-        target: Target = denoising,
+        target: Target | None = None,
         teacher: Policy | None = None,
     ) -> None:
-        """Trains `policy` in place; raises InputError where steps < 1 or no time is left to train."""
+        """Trains `policy` in place, towards its model's own target by default.
+
+        Raises InputError where steps < 1, no time is left to train, or the settings are not of the policy's model.
+        """
         self.config = config or RegressionConfig()
-        if steps < 1 or self.config.t_min >= policy.denoiser.t_max:
+        require_trainable(policy.config, self.config)
+        self._head = policy.sampler if isinstance(policy.sampler, MixtureHead) else None
+        self._t_max = 1.0 if self._head else policy.denoiser.t_max
+        if steps < 1 or self.config.t_min >= self._t_max:
             raise InputError(
-                f"expected steps >= 1 and t_min < {policy.denoiser.t_max}, got {steps} and {self.config.t_min}; "
-                "correct them"
+                f"expected steps >= 1 and t_min < {self._t_max}, got {steps} and {self.config.t_min}; correct them"
             )
         self.policy, self.steps, self.seed = policy.train(), steps, seed
+        target = target or TARGETS.get(policy.config.model, denoising)
         self.target = partial(denoising, weights=self.config.weights) if target is denoising else target
         self.teacher = teacher
         self.step = 0
@@ -120,6 +90,8 @@ class Regression:
 
     def __call__(self, batch: Demo) -> Metrics:
         """One update: the loss is the mean of weight (clean - y)^2 over the real entries of the chunks.
+
+        With l1 it is that of sqrt(weight) |clean - y|, and where the policy is a density, of its -log.
 
         Raises InputError where the batch does not fit the policy, and FloatingPointError, with the weights as
         they were before, where loss or gradient is not finite.
@@ -179,15 +151,26 @@ class Regression:
         obs = self.policy.encoder(batch.obs)  # (B, C)
         chunk = batch.chunk if batch.held else hold(batch.chunk, batch.mask)
         chunk = self.policy.normaliser.normalise_action(chunk)
-        draw = self._draw(obs, chunk)
-        asked = self.target(draw, self.policy, self.ema, self.teacher)
-        clean: Tensor = self.policy.denoiser(asked.x, asked.t, draw.obs, asked.s)
-        share = batch.mask * asked.weight[:, None]  # (B, H)
-        errors = mse_loss(clean, asked.y, reduction="none") * share[:, :, None]
+        if self._head is None:
+            errors = self._errors(obs, chunk, batch.mask)
+        else:
+            errors = -self._head.components(obs).log_prob(chunk, batch.mask)  # (B,)
         return errors.sum() / (batch.mask.sum() * chunk.shape[-1]).clamp(min=1)
 
+    def _errors(self, obs: Tensor, chunk: Tensor, mask: Tensor) -> Tensor:
+        """Weighted errors (B, H, A) of the denoiser, 0 where the mask (B, H) is."""
+        draw = self._draw(obs, chunk)
+        asked = self.target(draw, self.policy, self.ema, self.teacher)
+        obs, weight = draw.obs, asked.weight
+        if (times := len(weight) // len(chunk)) > 1:
+            obs, mask = obs.repeat(times, 1), mask.repeat(times, 1)
+        clean: Tensor = self.policy.denoiser(asked.x, asked.t, obs, asked.s)
+        loss, weight = (mse_loss, weight) if self.config.loss == "l2" else (l1_loss, weight.sqrt())
+        share = mask * weight[:, None]  # (B, H)
+        return loss(clean, asked.y, reduction="none") * share[:, :, None]
+
     def _draw(self, obs: Tensor, chunk: Tensor) -> Draw:
-        random, low, high = self._generator, self.config.t_min, self.policy.denoiser.t_max
+        random, low, high = self._generator, self.config.t_min, self._t_max
         random.manual_seed(_keys(self.seed, self.step // KEYS_AT_ONCE)[self.step % KEYS_AT_ONCE])
         if self.config.times == "uniform":
             t = low + (high - low) * torch.rand(len(chunk), generator=random, device=chunk.device)

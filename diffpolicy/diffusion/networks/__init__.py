@@ -11,12 +11,14 @@ from diffpolicy.diffusion.networks.unet import UNet
 __all__ = ["MLP", "MLPConfig", "Network", "Transformer", "UNet", "make_network"]
 
 
-def make_network(config: NetworkConfig, horizon: int, action_dim: int, obs_dim: int) -> Network:
-    """An untrained network of the kind and size that the settings say."""
+def make_network(
+    config: NetworkConfig, horizon: int, action_dim: int, obs_dim: int, outputs: int | None = None
+) -> Network:
+    """An untrained network of the kind and size that the settings say; see `Network` for `outputs`."""
     match config:
         case UNetConfig():
-            return UNet(horizon, action_dim, obs_dim, config)
+            return UNet(horizon, action_dim, obs_dim, config, outputs)
         case TransformerConfig():
-            return Transformer(horizon, action_dim, obs_dim, config)
+            return Transformer(horizon, action_dim, obs_dim, config, outputs)
         case _:
-            return MLP(horizon, action_dim, obs_dim, config)
+            return MLP(horizon, action_dim, obs_dim, config, outputs)

@@ -17,7 +17,8 @@ __all__ = ["Network"]
 class Network(nn.Module):
     """(x (B,H,A), t, obs (B,C), s) -> (B,H,A): any array to any array, with nothing known of schedules.
 
-    A row of the output depends on the same row of the inputs alone.
+    A row of the output depends on the same row of the inputs alone. Made with `outputs`, it puts out so many numbers
+    for each action of the chunk in the place of A.
     """
 
     frequencies: Tensor

@@ -17,16 +17,23 @@ class MLP(Network):
     once, which costs less than one in each. The last layer starts at zero: an untrained network puts out 0.
     """
 
-    def __init__(self, horizon: int, action_dim: int, obs_dim: int, config: MLPConfig | None = None) -> None:
+    def __init__(
+        self,
+        horizon: int,
+        action_dim: int,
+        obs_dim: int,
+        config: MLPConfig | None = None,
+        outputs: int | None = None,
+    ) -> None:
         """A network for chunks (B, horizon, action_dim) and features (B, obs_dim)."""
         config = config or MLPConfig()
         super().__init__(obs_dim, config)
-        self.config = config
+        self.config, self.outputs = config, outputs or action_dim
         width, chunk = config.width, horizon * action_dim
         self.enter = nn.Linear(chunk, width)
         self.condition = nn.Linear(self.conditions, (config.blocks + 1) * width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.blocks))
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, chunk))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, horizon * self.outputs))
         for parameter in self.leave[1].parameters():
             nn.init.zeros_(parameter)
 
@@ -38,7 +45,7 @@ class MLP(Network):
         for block, shift in zip(self.blocks, others, strict=True):
             hidden = block(hidden, shift)
         out: Tensor = self.leave(hidden)
-        return out.view_as(x)
+        return out.view(*x.shape[:2], self.outputs)
 
 
 class Block(nn.Module):

@@ -20,7 +20,14 @@ class Transformer(Network):
     Source: Peebles and Xie, arXiv 2212.09748.
     """
 
-    def __init__(self, horizon: int, action_dim: int, obs_dim: int, config: TransformerConfig | None = None) -> None:
+    def __init__(
+        self,
+        horizon: int,
+        action_dim: int,
+        obs_dim: int,
+        config: TransformerConfig | None = None,
+        outputs: int | None = None,
+    ) -> None:
         """A network for chunks (B, horizon, action_dim) and features (B, obs_dim)."""
         config = config or TransformerConfig()
         super().__init__(obs_dim, config)
@@ -32,7 +39,7 @@ class Transformer(Network):
         self.modulate = nn.Linear(width, (6 * config.blocks + 2) * width)
         self.blocks = nn.ModuleList(AttentionBlock(width, config.heads) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.leave = nn.Linear(width, action_dim)
+        self.leave = nn.Linear(width, outputs or action_dim)
         for parameter in (*self.modulate.parameters(), *self.leave.parameters()):
             nn.init.zeros_(parameter)
 

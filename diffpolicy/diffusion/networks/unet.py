@@ -22,7 +22,14 @@ class UNet(Network):
     Source: Chi et al., Diffusion Policy, arXiv 2303.04137; FiLM: Perez et al., arXiv 1709.07871.
     """
 
-    def __init__(self, horizon: int, action_dim: int, obs_dim: int, config: UNetConfig | None = None) -> None:
+    def __init__(
+        self,
+        horizon: int,
+        action_dim: int,
+        obs_dim: int,
+        config: UNetConfig | None = None,
+        outputs: int | None = None,
+    ) -> None:
         """A network for chunks (B, horizon, action_dim) and features (B, obs_dim)."""
         config = config or UNetConfig()
         super().__init__(obs_dim, config)
@@ -37,7 +44,8 @@ class UNet(Network):
         self.up = nn.ModuleList(_Level(2 * b, b, config.kernel) for _, b in up)
         self.sizes = [4 * width for width in (*widths, *widths[-2::-1])]  # of the scales and shifts, by level
         self.condition = nn.Sequential(nn.Linear(self.conditions, FILM), nn.SiLU(), nn.Linear(FILM, sum(self.sizes)))
-        self.leave = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), nn.Conv1d(widths[0], action_dim, 1))
+        leave = nn.Conv1d(widths[0], outputs or action_dim, 1)
+        self.leave = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), leave)
         for parameter in self.leave[2].parameters():
             nn.init.zeros_(parameter)
 
