@@ -91,7 +91,7 @@ def _load_checkpoint(folder: Path, environment: str | None) -> Actor:
     checkpoint = load_checkpoint(folder)
     folder = checkpoint.folder
     policy = checkpoint.policy.eval()
-    name = folder.parent.name if folder.name == "checkpoint" else folder.name
+    name = {"checkpoint": folder.parent.name, "best": f"{folder.parent.name}-best"}.get(folder.name, folder.name)
     known = Actor(name, environment or checkpoint.environment or "", everywhere(policy), policy.sampler.calls)
     known = replace(known, provenance=checkpoint.provenance, folder=folder.parent)
     return _chunked(known, policy, policy.spaces, folder)

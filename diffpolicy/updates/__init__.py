@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from diffpolicy.diffusion import WeightName
-from diffpolicy.diffusion.settings import Among, Number, Pair, Whole, check_settings
+from diffpolicy.diffusion.settings import Among, Flag, Number, Pair, Whole, check_settings
 from diffpolicy.lazy import loader
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Regression", "RegressionConfig", "denoising"]
 
 TimesName = Literal["uniform", "lognormal"]
+PrecisionName = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class RegressionConfig:
     t_min: float = 1e-3  # times lie in [t_min, t_max of the denoiser]
     times: TimesName = "uniform"  # lognormal: EDM's, log(sigma / alpha) is normal of mean -1.2 and deviation 1.2
     weights: WeightName = "own"  # of the clean chunk's error: own is the plain loss of the prediction
+    precision: PrecisionName = "float32"  # of the forward pass; weights, optimiser and average stay float32
+    compile: bool = False  # forward and backward by torch.compile, which needs a C++ compiler; see docs/training.md
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, on settings that cannot train."""
@@ -50,6 +53,8 @@ class RegressionConfig:
             t_min=Number(0, 1, above=True, below=True),
             times=Among(get_args(TimesName)),
             weights=Among(get_args(WeightName)),
+            precision=Among(get_args(PrecisionName)),
+            compile=Flag(),
         )
 
 

@@ -20,6 +20,7 @@ from diffpolicy.data.batch import Demo, hold
 from diffpolicy.diffusion import WeightName
 from diffpolicy.errors import InputError
 from diffpolicy.policy.policy import Policy
+from diffpolicy.training.compiling import compiled
 from diffpolicy.training.ema import Ema
 from diffpolicy.training.fit import Metrics
 from diffpolicy.updates import RegressionConfig
@@ -95,7 +96,10 @@ class Regression:
         target: Target = denoising,
         teacher: Policy | None = None,
     ) -> None:
-        """Trains `policy` in place; raises InputError where steps < 1 or no time is left to train."""
+        """Trains `policy` in place.
+
+        Raises InputError where steps < 1, no time is left to train, or nothing can be compiled that was to be.
+        """
         self.config = config or RegressionConfig()
         if steps < 1 or self.config.t_min >= policy.denoiser.t_max:
             raise InputError(
@@ -117,6 +121,9 @@ class Regression:
         )
         self._device, self._generator = policy.device, torch.Generator(policy.device)
         self._wanted = (policy.config.horizon, len(policy.spaces.action))
+        self._clean: Callable[..., Tensor] = policy.denoiser
+        if self.config.compile:
+            self._clean = compiled(policy.denoiser.forward, self._device)
 
     def __call__(self, batch: Demo) -> Metrics:
         """One update: the loss is the mean of weight (clean - y)^2 over the real entries of the chunks.
@@ -126,7 +133,7 @@ class Regression:
         """
         for parameter in self._parameters:
             parameter.grad = None
-        loss = self._loss(batch)
+        loss = self.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         loss_value, norm_value = torch.stack([loss.detach(), norm]).tolist()  # the only wait for the device
@@ -173,7 +180,8 @@ class Regression:
                 "was started with, or train from the start"
             ) from error
 
-    def _loss(self, batch: Demo) -> Tensor:
+    def loss(self, batch: Demo) -> Tensor:
+        """The loss () of a batch under the times and noise of the present step; it changes nothing."""
         batch = batch.to(self._device)
         self._require_shapes(batch)
         obs = self.policy.encoder(batch.obs)  # (B, C)
@@ -181,7 +189,8 @@ class Regression:
         chunk = self.policy.normaliser.normalise_action(chunk)
         draw = self._draw(obs, chunk)
         asked = self.target(draw, self.policy, self.ema, self.teacher)
-        clean: Tensor = self.policy.denoiser(asked.x, asked.t, draw.obs, asked.s)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            clean = self._clean(asked.x, asked.t, draw.obs, asked.s)
         share = batch.mask * asked.weight[:, None]  # (B, H)
         errors = mse_loss(clean, asked.y, reduction="none") * share[:, :, None]
         return errors.sum() / (batch.mask.sum() * chunk.shape[-1]).clamp(min=1)
