@@ -57,7 +57,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
                 f"{each['p50_us'] / 1000:.1f} ms",
                 f"{each['against_p50_us'] / 1000:.1f} ms",
                 f"{each['first_step_s']:.1f} s",
-                "never" if each["pays_after_steps"] is None else f"{each['pays_after_steps']} steps",
+                "no saving seen" if each["ratio_high"] >= 1 else f"{each['pays_after_steps']} steps",
             ]
             for each in rows
         ],
