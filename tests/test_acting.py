@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.diffusion import Denoiser, MLPConfig, Sampler, SamplerConfig
-from diffpolicy.diffusion.sampler import Hint
+from diffpolicy.diffusion.chain import Hint
 from diffpolicy.diffusion.schedule import SCHEDULES
 from diffpolicy.errors import InputError
 from diffpolicy.policy import ActingConfig, Bounds, Policy, PolicyConfig, SpaceSpec, acting

@@ -147,6 +147,16 @@ def test_off_a_terminal_progress_prints_plain_lines_at_intervals() -> None:
     assert "\x1b" not in line
 
 
+def test_progress_shows_the_last_value_of_what_is_beside_and_nothing_of_what_never_came() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=False, width=200)
+    with Progress(steps=4, console=console, interval=0.0, beside=("val_loss", "val_success")) as progress:
+        for step in range(4):
+            progress(step, {"loss": 0.5, **({"val_loss": step / 4} if step % 2 else {})})
+    found = [line.partition("left  ")[2] for line in text.getvalue().splitlines()]
+    assert found == ["loss 0.5", *["loss 0.5  val_loss 0.25"] * 2, "loss 0.5  val_loss 0.75"]
+
+
 def test_on_a_terminal_the_bar_is_closed_when_an_exception_passes() -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=120)

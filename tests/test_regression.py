@@ -21,6 +21,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig, SpaceSpec
 from diffpolicy.policy.policy import Policy
 from diffpolicy.policy.train_state import load_train_state, save_train_state
+from diffpolicy.training import compiling
 from diffpolicy.training.fit import Metrics, fit
 from diffpolicy.updates import RegressionConfig
 from diffpolicy.updates.regression import Draw, Regression, cosine_rate, denoising
@@ -171,6 +172,53 @@ def test_saving_and_continuing_is_bit_exact(tmp_path: Path) -> None:
         assert torch.equal(tensor, weights(second)[name]), name
 
 
+def resumed(config: RegressionConfig, folder: Path) -> tuple[Regression, Regression]:
+    """A training of eight updates, and one that was interrupted after three."""
+    straight, first, second = (Regression(make_policy(), 8, config, seed=5) for _ in range(3))
+    fit(straight, make_batch, 8, lambda *_: None)
+    fit(first, make_batch, 3, lambda *_: None)
+    save_train_state(first.state_dict(), folder)
+    second.load_state_dict(load_train_state(folder))
+    fit(second, make_batch, 8, lambda *_: None, start=second.step)
+    return straight, second
+
+
+def test_bfloat16_learns_with_weights_and_average_in_float32(tmp_path: Path) -> None:
+    losses: list[float] = []
+    update = Regression(make_policy(), 150, RegressionConfig(warmup=10, precision="bfloat16"))
+    fit(update, lambda _: make_batch(size=64), 150, lambda _, metrics: losses.append(metrics["loss"]))
+    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:10])
+    kinds = {tensor.dtype for tensor in weights(update).values() if tensor.is_floating_point()}
+    moments = {x.dtype for state in update._optimiser.state.values() for x in state.values()}
+    assert kinds == moments == {torch.float32}
+    straight, second = resumed(update.config, tmp_path)
+    plain, _ = resumed(RegressionConfig(warmup=10), tmp_path)
+    assert all(torch.equal(x, weights(second)[name]) for name, x in weights(straight).items())
+    assert any(not torch.equal(x, weights(plain)[name]) for name, x in weights(straight).items())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own parts, which it imports to compile
+def test_compiled_training_is_the_same_training_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    straight, second = resumed(RegressionConfig(compile=True), tmp_path)
+    plain, _ = resumed(RegressionConfig(), tmp_path)
+    for name, tensor in weights(straight).items():
+        assert torch.equal(tensor, weights(second)[name]), name
+        torch.testing.assert_close(tensor, weights(plain)[name], rtol=1e-3, atol=1e-4)
+    assert set(straight.policy.state_dict()) == set(make_policy().state_dict())
+
+
+def test_a_machine_that_cannot_compile_says_so_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise RuntimeError("No working C++ compiler found")
+
+    compiling.require_compiler.cache_clear()
+    monkeypatch.setattr(torch, "compile", missing)
+    with pytest.raises(InputError, match=r"g\+\+.*got RuntimeError: No working.*leave --optimiser.compile out"):
+        Regression(make_policy(), 10, RegressionConfig(compile=True))
+    Regression(make_policy(), 10)
+
+
 def test_noise_depends_on_seed_and_step_and_on_nothing_global() -> None:
     one, same, other = (Regression(make_policy(), 8, seed=seed) for seed in (1, 1, 2))
     losses: list[float] = []
@@ -223,7 +271,10 @@ def test_a_state_of_another_policy_is_refused() -> None:
         Regression(make_policy(), 10).load_state_dict(state)
 
 
-@pytest.mark.parametrize("changes", [{"lr": 0.0}, {"t_min": 0.0}, {"ema_decay": 1.0}, {"clip": -1.0}])
-def test_settings_that_cannot_train_are_refused(changes: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"lr": 0.0}, {"t_min": 0.0}, {"ema_decay": 1.0}, {"clip": -1.0}, {"precision": "float16"}, {"compile": 1}],
+)
+def test_settings_that_cannot_train_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="correct it"):
-        RegressionConfig(**changes)  # type: ignore[arg-type]
+        RegressionConfig(**changes)

@@ -255,10 +255,16 @@ def test_a_run_that_an_earlier_version_began_goes_on(house: House) -> None:
     for part, name in (("network", "kind"), ("network", "two_times"), ("sampler", "guidance")):
         del found["policy"][part][name]
     del found["policy"]["condition_dropout"]
+    for name in ("precision", "compile"):
+        del found["optimiser"][name]
+    for name in ("validation", "validation_episodes", "validate_every"):
+        del found[name]
     write_json(found, record)
     before = weights(house.bc.out)
     assert house.bc() == house.bc.out / "checkpoint"
     assert weights(house.bc.out) == before
+    with pytest.raises(InputError, match=r"optimiser: .*'precision': 'float32'"):
+        replace(house.bc, optimiser=RegressionConfig(precision="bfloat16"))()
     for changed in (UNetConfig(width=16), replace(SMALL.network, width=16)):
         with pytest.raises(InputError, match="another run"):
             replace(house.bc, policy=replace(SMALL, network=changed))()

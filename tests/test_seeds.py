@@ -20,9 +20,14 @@ def test_purposes_and_seeds_never_share_an_episode() -> None:
 
 
 def test_every_seed_is_one_that_environments_take() -> None:
-    last = episode_seeds("evaluation", 499, 1_000_000)[-1]
-    assert episode_seeds("demonstration", 0, 1)[0] >= 0
-    assert last < 2**31
+    ends = [(episode_seeds(each, 0, 1)[0], episode_seeds(each, 499, 1_000_000)[-1]) for each in PURPOSES]
+    assert all(0 <= first < last < 2**31 for first, last in ends)
+
+
+def test_what_chooses_a_policy_and_what_it_is_reported_on_never_meet() -> None:
+    purposes: tuple[Purpose, ...] = ("validation", "evaluation")
+    one, other = (range(episode_seeds(p, 0, 1)[0], episode_seeds(p, 499, 1_000_000)[-1] + 1) for p in purposes)
+    assert one.stop <= other.start or other.stop <= one.start
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from benchmarks import speed, tables
-from benchmarks.timing import clock, environment, evaluation, training
+from benchmarks import speed, tables, train_speed
+from benchmarks.timing import clock, environment, evaluation, precision, training
 from diffpolicy_envs import TASKS
 
 FORM = {"what", "ratio", "ratio_low", "ratio_high", "unit", "against", "bar"}
@@ -39,6 +39,25 @@ def test_the_training_step_is_not_grossly_slower_than_the_bare_network() -> None
     row = training.beside_bare(6, 4)
     assert_well_formed(row)
     assert row["ratio"] < 2
+
+
+def test_the_page_on_training_prints_what_was_measured_of_precision_and_compilation() -> None:
+    rows = train_speed.committed()
+    assert len(rows) == len(precision.NETWORKS) * (len(precision.VARIANTS) - 1)
+    assert tuple(precision.NETWORKS) == train_speed.NETWORKS
+    for row in rows:
+        assert_well_formed(row)
+    assert tables.printed(train_speed.PAGE, train_speed.PART) == train_speed.table(rows)
+
+
+def test_precision_is_timed_against_float32_of_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {name: config for name, config in precision.VARIANTS.items() if not config.compile}
+    monkeypatch.setattr(precision, "VARIANTS", chosen)
+    (row,) = precision.measure(2, 2, ["MLP"])
+    assert_well_formed(row)
+    assert row["what"].startswith("MLP, bfloat16")
+    assert row["first_step_s"] > 0
+    assert "MLP, bfloat16" in train_speed.table([row])
 
 
 def test_the_training_step_is_timed_beside_busy_processes() -> None:

@@ -19,14 +19,26 @@ from benchmarks.timing.clock import Times, alternated, row
 from diffpolicy.data.episode import Episode
 from diffpolicy.data.source import shuffled
 from diffpolicy.data.windows import windows
+from diffpolicy.diffusion import MLPConfig, NetworkConfig
 from diffpolicy.diffusion.networks import make_network
 from diffpolicy.policy import PolicyConfig, SpaceSpec
 from diffpolicy.policy.policy import Policy
+from diffpolicy.updates import RegressionConfig
 from diffpolicy.updates.regression import Regression
 from diffpolicy_envs import TASKS
 from diffpolicy_envs.declared import action_space, observation_space
 
-__all__ = ["bare_step", "beside_bare", "contended", "episodes", "full_step", "measure"]
+__all__ = [
+    "bare_step",
+    "beside_bare",
+    "block_ratios",
+    "contended",
+    "episodes",
+    "full_step",
+    "measure",
+    "percentiles",
+    "torch_threads",
+]
 
 BATCH = 128
 ENVIRONMENT = "diffpolicy/PickPlace-v0"
@@ -53,10 +65,16 @@ def measure(blocks: int = 60, calls: int = 20) -> list[dict[str, Any]]:
 
 def beside_bare(blocks: int, calls: int) -> dict[str, Any]:
     """The whole step against the bare network, on one thread."""
-    with _threads(1):
+    with torch_threads(1):
         bare, ours = alternated([bare_step(), full_step()], blocks, calls)
     against = "forward, mse, backward and AdamW(fused=True) of the same network on a fixed batch"
-    return row(f"training step, batch {BATCH}, 1 thread", _ratios(ours, bare), against, "<= 1.15", **_times(ours, bare))
+    return row(
+        f"training step, batch {BATCH}, 1 thread",
+        block_ratios(ours, bare),
+        against,
+        "<= 1.15",
+        **percentiles(ours, bare),
+    )
 
 
 def contended(policy: str, threads: int, busy: int, blocks: int, calls: int) -> list[dict[str, Any]]:
@@ -69,7 +87,7 @@ def contended(policy: str, threads: int, busy: int, blocks: int, calls: int) -> 
     """
     wall: dict[bool, list[Times]] = {False: [], True: []}
     used: dict[bool, list[float]] = {False: [], True: []}
-    with _threads(threads):
+    with torch_threads(threads):
         step = full_step()
         alternated([step], 1, calls)
         for _ in range(max(blocks, 1)):
@@ -80,7 +98,7 @@ def contended(policy: str, threads: int, busy: int, blocks: int, calls: int) -> 
                     used[others].append(time.process_time() - began)
     who = "1 busy process" if busy == 1 else f"{busy} busy processes"
     what = f"training step, {threads} thread{'s'[: threads - 1]}, {policy.lower()} wait, beside {who}"
-    times = _times(np.concatenate(wall[True]), np.concatenate(wall[False]))
+    times = percentiles(np.concatenate(wall[True]), np.concatenate(wall[False]))
     cpu = np.array(used[True]) / np.array(used[False])
     rows = [row(what, cpu, "the CPU time of the same step without", "<= 1.25" if threads == 1 else None, **times)]
     if threads == 1:
@@ -91,12 +109,12 @@ def contended(policy: str, threads: int, busy: int, blocks: int, calls: int) -> 
     return rows
 
 
-def full_step() -> Callable[[], object]:
-    """A step of the default policy's training: batch, loss, backward, clip, optimiser, average."""
-    spaces, config = _spaces(), PolicyConfig()
+def full_step(network: NetworkConfig | None = None, optimiser: RegressionConfig | None = None) -> Callable[[], object]:
+    """A step of a policy's training, by default the default's: batch, loss, backward, clip, optimiser, average."""
+    spaces, config = _spaces(), PolicyConfig(network=network or MLPConfig())
     policy = Policy(config, spaces)
     policy.normaliser.freeze()
-    update = Regression(policy, 10**6)
+    update = Regression(policy, 10**6, optimiser)
     source = shuffled(windows(episodes(20), config.n_obs_steps, config.horizon), BATCH, 0)
     return lambda: update(source(update.step))
 
@@ -138,11 +156,13 @@ def episodes(count: int, length: int = 50) -> list[Episode]:
     ]
 
 
-def _ratios(ours: Times, other: Times) -> Times:
+def block_ratios(ours: Times, other: Times) -> Times:
+    """The ratio of two loops' times in each pair of blocks."""
     return np.asarray(ours.mean(axis=1) / other.mean(axis=1))
 
 
-def _times(ours: Times, other: Times) -> dict[str, float]:
+def percentiles(ours: Times, other: Times) -> dict[str, float]:
+    """Columns of a row: median and 99th percentile of single calls of both loops [us]."""
     return {
         "p50_us": round(1e6 * float(np.median(ours)), 1),
         "p99_us": round(1e6 * float(np.quantile(ours, 0.99)), 1),
@@ -157,7 +177,8 @@ def _spaces() -> SpaceSpec:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -15,12 +15,13 @@ from diffpolicy.errors import InputError
 from diffpolicy.lazy import loader
 
 if TYPE_CHECKING:
+    from diffpolicy.diffusion.chain import Chain, Gaussian, reduce_log_prob
     from diffpolicy.diffusion.coefficients import Kernel, kernel
     from diffpolicy.diffusion.denoiser import PREDICTIONS, Denoiser, Prediction
     from diffpolicy.diffusion.mixture import Components, MixtureHead
     from diffpolicy.diffusion.networks import MLP, Network, Transformer, UNet, make_network
     from diffpolicy.diffusion.noise import counter_noise
-    from diffpolicy.diffusion.sampler import Chain, Gaussian, Sampler, reduce_log_prob
+    from diffpolicy.diffusion.sampler import Sampler
     from diffpolicy.diffusion.schedule import (
         SCHEDULES,
         CosineSchedule,
@@ -145,11 +146,11 @@ _HOMES = {
     "MLP": "networks",
     "PREDICTIONS": "denoiser",
     "SCHEDULES": "schedule",
-    "Chain": "sampler",
+    "Chain": "chain",
     "Components": "mixture",
     "CosineSchedule": "schedule",
     "Denoiser": "denoiser",
-    "Gaussian": "sampler",
+    "Gaussian": "chain",
     "Kernel": "coefficients",
     "MixtureHead": "mixture",
     "LinearBeta": "schedule",
@@ -165,7 +166,7 @@ _HOMES = {
     "counter_noise": "noise",
     "kernel": "coefficients",
     "make_network": "networks",
-    "reduce_log_prob": "sampler",
+    "reduce_log_prob": "chain",
 }
 
 __getattr__ = loader(__name__, _HOMES)

@@ -13,10 +13,11 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from diffpolicy.diffusion.chain import Hint
 from diffpolicy.diffusion.denoiser import Denoiser
 from diffpolicy.diffusion.mixture import MixtureHead
 from diffpolicy.diffusion.networks import make_network
-from diffpolicy.diffusion.sampler import Hint, Sampler
+from diffpolicy.diffusion.sampler import Sampler
 from diffpolicy.diffusion.schedule import SCHEDULES
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig

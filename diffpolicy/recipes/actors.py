@@ -105,7 +105,7 @@ def _load_checkpoint(folder: Path, environment: str | None, change: Sequence[str
     policy = checkpoint.policy.eval()
     if change:
         policy = policy.reconfigured(changed(policy.config, change))
-    name = folder.parent.name if folder.name == "checkpoint" else folder.name
+    name = {"checkpoint": folder.parent.name, "best": f"{folder.parent.name}-best"}.get(folder.name, folder.name)
     known = Actor(name, environment or checkpoint.environment or "", everywhere(policy), policy.calls)
     known = replace(known, first_nfe=policy.sampler.calls, provenance=checkpoint.provenance, folder=folder.parent)
     return _chunked(known, policy, policy.spaces, folder)

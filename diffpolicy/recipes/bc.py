@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig
+from diffpolicy.recipes.checks import checked_training
 from diffpolicy.recipes.claim import claimed
-from diffpolicy.recipes.run import checked_training, open_run, program, provenance, use_threads
+from diffpolicy.recipes.run import open_run, program, provenance, use_threads
 from diffpolicy.updates import RegressionConfig, require_trainable
 
 if TYPE_CHECKING:
     from diffpolicy.data.dataset import Dataset
     from diffpolicy.data.episode import Episode
     from diffpolicy.policy import Policy, SpaceSpec
+    from diffpolicy.recipes.validation import Validation
 
 __all__ = ["Bc"]
 
@@ -46,6 +48,12 @@ class Bc:
     """Of initial weights, order of the data, times and noise."""
     checkpoint_every: int = 2000
     """Updates between checkpoints."""
+    validation: float = 0.0
+    """Share of the demonstrations (such as 0.1) that is held out, to log the loss on them as val_loss; 0: none."""
+    validation_episodes: int = 0
+    """Episodes that the averaged policy plays at each validation, to log val_success; 0: none."""
+    validate_every: int = 500
+    """Updates between validations, of which the best policy is kept in OUT/best."""
     threads: int = 0
     """Threads of torch; 0 takes one."""
     overwrite: bool = False
@@ -58,13 +66,44 @@ class Bc:
 
     def _train(self) -> Path:
         from diffpolicy.data.checks import require_usable, warnings_about
-        from diffpolicy.data.dataset import read_dataset
         from diffpolicy.data.windows import windows
         from diffpolicy.policy import SpaceSpec
         from diffpolicy.recipes.training import Stage, train
+        from diffpolicy.recipes.validation import best_line
+
+        dataset = self._read()
+        episodes, untold = dataset.episodes[: self.demonstrations], self._held_out(dataset)
+        threads = use_threads(self.threads)
+        spaces = SpaceSpec.from_spaces(dataset.observation_space, dataset.action_space)
+        require_usable(episodes, spaces, str(self.data))
+        told = [episodes[number] for number in sorted({*range(len(episodes))} - {*untold})]
+        table = windows(told, self.policy.n_obs_steps, self.policy.horizon)
+        policy = self._untrained(told, spaces)
+        validation = self._validation(policy, dataset, [episodes[number] for number in untold])
+        open_run(self, self.out, self.overwrite, {"data": self.data})
+        for line in warnings_about(episodes, spaces, _meant(dataset.environment)):
+            print(f"note: {line}")
+        cost = {
+            "dataset": os.path.relpath(self.data, self.out) if self.data.is_dir() else str(self.data),
+            "demonstrations": len(episodes),
+            **({"held_out": untold} if untold else {}),
+            "threads": threads,
+            "expert_queries": sum(map(len, episodes)),
+            "env_steps": dataset.provenance.get("env_steps", sum(map(len, episodes))),
+        }
+        about, environment = provenance(self, method="bc", **cost), self.environment or dataset.environment
+        numbers = (self.steps, self.batch_size, self.seed, self.checkpoint_every)
+        train(policy, table, self.optimiser, Stage(self.out, environment, *numbers, "imitation", about, validation))
+        print(f"checkpoint: {self.out / 'checkpoint'}   try: {program()} evaluate {self.out}")
+        if validation is not None:
+            print(best_line(self.out))
+        return self.out / "checkpoint"
+
+    def _read(self) -> Dataset:
+        """The data; raises InputError where they, or what is asked for, cannot be trained on."""
+        from diffpolicy.data.dataset import read_dataset
 
         dataset = read_dataset(self.data)
-        episodes = dataset.episodes[: self.demonstrations]
         if self.demonstrations is not None and not 1 <= self.demonstrations <= len(dataset.episodes):
             raise InputError(f"{self.data} has {len(dataset.episodes)} episodes, asked for {self.demonstrations}")
         checked_training(self)
@@ -75,33 +114,26 @@ class Bc:
         require_trainable(self.policy, self.optimiser)
         if self.environment is not None:
             _require_spaces(self.environment, dataset)
-        threads = use_threads(self.threads)
-        spaces = SpaceSpec.from_spaces(dataset.observation_space, dataset.action_space)
-        require_usable(episodes, spaces, str(self.data))
-        table = windows(episodes, self.policy.n_obs_steps, self.policy.horizon)
-        open_run(self, self.out, self.overwrite, {"data": self.data})
-        for line in warnings_about(episodes, spaces, _meant(dataset.environment)):
-            print(f"note: {line}")
-        cost = {
-            "dataset": os.path.relpath(self.data, self.out) if self.data.is_dir() else str(self.data),
-            "demonstrations": len(episodes),
-            "threads": threads,
-            "expert_queries": sum(map(len, episodes)),
-            "env_steps": dataset.provenance.get("env_steps", sum(map(len, episodes))),
-        }
-        stage = Stage(
-            self.out,
-            self.environment or dataset.environment,
-            self.steps,
-            self.batch_size,
-            self.seed,
-            self.checkpoint_every,
-            "imitation",
-            provenance(self, method="bc", **cost),
-        )
-        train(self._untrained(episodes, spaces), table, self.optimiser, stage)
-        print(f"checkpoint: {self.out / 'checkpoint'}   try: {program()} evaluate {self.out}")
-        return self.out / "checkpoint"
+        return dataset
+
+    def _held_out(self, dataset: Dataset) -> list[int]:
+        """Which of the demonstrations are not trained on."""
+        from diffpolicy.data.split import held_out
+
+        count = len(dataset.episodes[: self.demonstrations])
+        return held_out(count, self.validation, self.seed) if self.validation else []
+
+    def _validation(self, policy: Policy, dataset: Dataset, held: list[Episode]) -> Validation | None:
+        """What is validated; None where nothing is. Raises InputError where the episodes cannot be played."""
+        from diffpolicy.data.windows import windows
+        from diffpolicy.recipes.validation import Validation, playable
+
+        table = windows(held, self.policy.n_obs_steps, self.policy.horizon) if held else None
+        if not self.validation_episodes:
+            return None if table is None else Validation(self.validate_every, table)
+        environment = self.environment or dataset.environment
+        seeds = playable(policy, environment, self.seed, self.validation_episodes)
+        return Validation(self.validate_every, table, seeds)
 
     def _untrained(self, episodes: list[Episode], spaces: SpaceSpec) -> Policy:
         """A policy with the weights that the seed gives, in the units of the data."""

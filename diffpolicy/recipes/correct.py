@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffpolicy.errors import InputError
+from diffpolicy.recipes.checks import checked_training
 from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.lineage import Lineage, lineage, spent_on
 from diffpolicy.recipes.run import (
     CONDITIONS_BY_DEFAULT,
-    checked_training,
     conditions_in,
     open_run,
     program,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from diffpolicy.policy.policy import Policy
     from diffpolicy.recipes.actors import Actor
     from diffpolicy.recipes.training import Stage
+    from diffpolicy.recipes.validation import Validation
     from diffpolicy.rollout.labeller import Cost
 
 __all__ = ["Correct"]
@@ -74,6 +75,10 @@ class Correct:
     """Of rollouts, order of the data, times and noise."""
     checkpoint_every: int = 3000
     """Updates between checkpoints."""
+    validation_episodes: int = 0
+    """Episodes, shared among the conditions, that the averaged policy plays at each validation; 0: none."""
+    validate_every: int = 500
+    """Updates between validations, of which the best policy of a round is kept in its folder, of all in OUT/best."""
     threads: int = 0
     """Threads of torch; 0 takes one."""
     overwrite: bool = False
@@ -115,6 +120,7 @@ class Correct:
             require_usable(episodes, policy.spaces, str(path))
         first = self._unused(earlier)
         threads = use_threads(self.threads)
+        validation = self._validation(policy, labeller.environment)
         open_run(self, self.out, self.overwrite, {"checkpoint": source, **origin.inputs()})
         parts = [windows(episodes, config.n_obs_steps, config.horizon) for episodes in (demos, *earlier)]
         for number in range(1, self.rounds + 1):
@@ -128,11 +134,35 @@ class Correct:
                 parent_train_s=train_s, threads=threads, **origin.noted(self.out), **spent,
             )  # fmt: skip
             stage = self._stage(folder, labeller.environment, number, len(origin.rollouts), about)
+            stage = replace(stage, validation=validation)
             policy = train(policy, Windows.concat(parts), self.optimiser, stage)
             train_s += float(load_checkpoint(folder / "checkpoint").provenance["train_s"])
         final = copy_checkpoint(folder / "checkpoint", self.out / "checkpoint")
         print(f"checkpoint: {final}   try: {program()} evaluate {self.out}")
+        if validation is not None:
+            self._keep_best()
         return final
+
+    def _validation(self, policy: Policy, environment: str) -> Validation | None:
+        """What every round is validated on, the same episodes, so that rounds can be compared; None: nothing."""
+        from diffpolicy.recipes.validation import Validation, playable
+
+        if not self.validation_episodes:
+            return None
+        known = conditions_in(environment, self.conditions)
+        seeds = playable(policy, environment, self.seed, self.validation_episodes, known)
+        return Validation(self.validate_every, None, seeds, known)
+
+    def _keep_best(self) -> None:
+        """Copy the best policy of all rounds to ``best``; of two that are equal, the later."""
+        from diffpolicy.policy.checkpoint import copy_checkpoint, load_checkpoint
+        from diffpolicy.recipes.validation import best_line
+
+        folders = [self.out / f"round-{number}" / "best" for number in range(1, self.rounds + 1)]
+        figures = [float(load_checkpoint(folder).provenance["chosen"]["figure"]) for folder in folders]
+        last = max(range(len(folders)), key=lambda number: (figures[number], number))
+        copy_checkpoint(folders[last], self.out / "best")
+        print(best_line(self.out))
 
     def _stage(self, folder: Path, environment: str, number: int, aggregated: int, about: dict[str, Any]) -> Stage:
         """A round's training; its seed counts the rounds of all corrections, so that none repeats another's draws."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from importlib.metadata import version
 from itertools import product
@@ -27,7 +27,6 @@ from diffpolicy.updates import RegressionConfig
 
 __all__ = [
     "CONDITIONS_BY_DEFAULT",
-    "checked_training",
     "commit",
     "conditions_in",
     "differences",
@@ -45,7 +44,7 @@ CONDITIONS_BY_DEFAULT = ("clean", "shove")  # as far as the environment knows th
 _NOT_SETTINGS = {"out", "overwrite", "threads"}  # where and how fast, not what
 _OURS = {  # what runs are made of
     "run", "checkpoint", "round", "train", "tensorboard", "evaluation", "video", "videos", "demos", "bc", "correct",
-    "results", "report", "policy", "model",
+    "results", "report", "policy", "model", "best",
 }  # fmt: skip
 _CODE = ("diffpolicy", "envs", "assets", "benchmarks/*.py", "pyproject.toml")
 _VERSIONED = ("torch", "numpy", "mujoco", "gymnasium")
@@ -55,8 +54,12 @@ def settings(recipe: Any) -> dict[str, Any]:
     """A recipe's resolved configuration as plain JSON values."""
     if not is_dataclass(recipe) or isinstance(recipe, type):
         raise TypeError(f"expected a recipe, got {type(recipe).__name__}")
-    plain = json.loads(json.dumps(asdict(recipe), default=str))
-    return {"recipe": type(recipe).__name__.lower(), **plain}
+    return {"recipe": type(recipe).__name__.lower(), **_plain(recipe)}
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """A settings object as a file would give it back: lists for tuples."""
+    return dict(json.loads(json.dumps(asdict(settings), default=str)))
 
 
 def differences(found: Any, recipe: Any, inputs: Mapping[str, str] | None = None) -> str:
@@ -67,15 +70,21 @@ def differences(found: Any, recipe: Any, inputs: Mapping[str, str] | None = None
     wanted = {**settings(recipe), "inputs": dict(inputs or {})}
     if not isinstance(found, dict):
         return "its record is damaged"
-    there = {"inputs": {}, **found}
-    with suppress(KeyError, TypeError, InputError):  # an earlier version knew fewer, and acted by their defaults
-        there["optimiser"] = asdict(RegressionConfig(**there["optimiser"]))
-        there["policy"] = asdict(PolicyConfig.from_json(there["policy"]))
-    there = json.loads(json.dumps(there))  # in which tuples are lists
+    there = {"inputs": {}, **_usual(recipe), **found}  # an earlier version knew fewer settings: it acted by their usual
+    with suppress(KeyError, InputError):
+        there["policy"] = _plain(PolicyConfig.from_json(there["policy"]))
+    with suppress(KeyError, TypeError, InputError):
+        there["optimiser"] = _plain(RegressionConfig(**there["optimiser"]))
     names = sorted({*there, *wanted} - _NOT_SETTINGS - {k for k, v in (inputs or {}).items() if v} - {"inputs"})
     said = [f"{k}: {there.get(k)!r} there, {wanted.get(k)!r} now" for k in names if there.get(k) != wanted.get(k)]
     said += [f"{k} has changed since" for k in wanted["inputs"] if there["inputs"].get(k) != wanted["inputs"][k]]
     return "; ".join(said)
+
+
+def _usual(recipe: Any) -> dict[str, Any]:
+    """The defaults of a recipe's plain settings."""
+    plain = {f.name: f.default for f in fields(recipe) if f.default is not MISSING}
+    return {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str | None)}
 
 
 def fingerprint(path: Path | str) -> str:
@@ -136,17 +145,6 @@ def _empty(out: Path, inputs: Mapping[str, Path | str], record: Path, leaving: P
         elif path != leaving:
             path.unlink()
     leaving.unlink()
-
-
-def checked_training(recipe: Any) -> None:
-    """Raises InputError where the numbers of a training recipe cannot train."""
-    names = ("steps", "batch_size", "checkpoint_every")
-    good = min(getattr(recipe, name) for name in names) >= 1 and recipe.batch_size <= 2**20
-    if not good or not 0 <= recipe.seed < 2**32:
-        raise InputError(
-            f"expected steps, batch_size and checkpoint_every >= 1, batch_size <= {2**20} and a seed of 0 or more, got "
-            + ", ".join(f"{name} {getattr(recipe, name)}" for name in (*names, "seed"))
-        )
 
 
 def program() -> str:

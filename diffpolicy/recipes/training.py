@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,8 @@ from diffpolicy.errors import InputError
 from diffpolicy.policy.checkpoint import load_checkpoint, mend_checkpoint, save_checkpoint
 from diffpolicy.policy.policy import Policy
 from diffpolicy.policy.train_state import load_train_state
-from diffpolicy.training.fit import fit
+from diffpolicy.recipes.validation import SHOWN, Validation, Validator
+from diffpolicy.training.fit import Report, fit
 from diffpolicy.training.logs import JsonLines, Progress, TensorBoard, chain, every
 from diffpolicy.updates import RegressionConfig
 from diffpolicy.updates.regression import Regression
@@ -29,7 +31,7 @@ __all__ = ["Interrupt", "Stage", "train"]
 class Stage:
     """Where a training stage lives and how long it is."""
 
-    folder: Path  # gets checkpoint/, train.jsonl, tensorboard/
+    folder: Path  # gets checkpoint/, train.jsonl, tensorboard/, and best/ where something is validated
     environment: str
     steps: int
     batch_size: int
@@ -37,6 +39,7 @@ class Stage:
     checkpoint_every: int
     title: str
     provenance: Mapping[str, Any]
+    validation: Validation | None = None
 
 
 def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Stage) -> Policy:
@@ -52,21 +55,18 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
             f"{stage.checkpoint_every}"
         )
     update = Regression(policy, stage.steps, config, seed=stage.seed)
+    validator = None if stage.validation is None else Validator(update, windows, stage, stage.validation)
     folder = stage.folder / "checkpoint"
-    seconds = _resume(update, folder) if mend_checkpoint(folder) else 0.0
+    seconds = _resume(update, validator, folder) if mend_checkpoint(folder) else 0.0
     start, began = update.step, time.monotonic()
     if 0 < start < stage.steps:
         print(f"{stage.title}: goes on from step {start} of {stage.steps}")
 
+    def took() -> float:
+        return seconds + time.monotonic() - began
+
     def save(*_: object) -> None:
-        took = seconds + time.monotonic() - began
-        save_checkpoint(
-            update.averaged(),
-            folder,
-            environment=stage.environment,
-            provenance={**stage.provenance, "steps": update.step, "train_s": round(took, 2)},
-            train_state={"update": update.state_dict(), "seconds": took},
-        )
+        _save(update, validator, stage, took())
 
     if start >= stage.steps:
         try:
@@ -77,24 +77,51 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
     with (
         JsonLines(stage.folder / "train.jsonl", start) as lines,
         TensorBoard(stage.folder / "tensorboard", start) as board,
-        Progress(stage.steps, start, title=stage.title) as progress,
+        Progress(stage.steps, start, title=stage.title, beside=SHOWN) as progress,
         Interrupt() as interrupt,
     ):
         report = chain(
-            every(10, chain(lines, board), stage.steps),
-            progress,
+            _listening(stage, validator, chain(lines, board), progress, took),
             every(stage.checkpoint_every, save, stage.steps),
             interrupt,
         )
         try:
             fit(update, shuffled(windows, stage.batch_size, stage.seed), stage.steps, report, start)
         except KeyboardInterrupt:
-            save()
+            if validator is None or not validator.busy:  # else the last checkpoint is what can be gone on from exactly
+                save()
             raise
     return update.averaged()
 
 
-def _resume(update: Regression, folder: Path) -> float:
+def _listening(
+    stage: Stage, validator: Validator | None, log: Report, progress: Report, took: Callable[[], float]
+) -> Report:
+    """Validates, logs every tenth update and each that was validated, and shows progress."""
+    tenth = every(10, log, stage.steps)
+
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        found = {} if validator is None else validator(step, partial(progress, step - 1), took)
+        (log if found else tenth)(step, {**metrics, **found})
+        progress(step, {**metrics, **found})
+
+    return report
+
+
+def _save(update: Regression, validator: Validator | None, stage: Stage, seconds: float) -> None:
+    """Write the stage's checkpoint after it has taken so many seconds."""
+    about = {} if validator is None else validator.about()
+    state = {} if validator is None else {"validation": validator.state_dict()}
+    save_checkpoint(
+        update.averaged(),
+        stage.folder / "checkpoint",
+        environment=stage.environment,
+        provenance={**stage.provenance, "steps": update.step, "train_s": round(seconds, 2), **about},
+        train_state={"update": update.state_dict(), "seconds": seconds, **state},
+    )
+
+
+def _resume(update: Regression, validator: Validator | None, folder: Path) -> float:
     """Take training up from a checkpoint; returns the seconds that it has taken."""
     try:
         state = load_train_state(folder)
@@ -103,6 +130,8 @@ def _resume(update: Regression, folder: Path) -> float:
     try:
         update.load_state_dict(state["update"])
         seconds = float(state["seconds"])
+        if validator is not None:
+            validator.load_state_dict(state["validation"])
         if not 0 <= update.step <= update.steps or not seconds >= 0:
             raise ValueError(f"step {update.step} and {seconds} s")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -110,6 +139,8 @@ def _resume(update: Regression, folder: Path) -> float:
             f"expected in {folder} the training state of this stage of {update.steps} steps, got {error}; go on with "
             "the command that began it, name another --out, or add --overwrite to train from the start"
         ) from error
+    if validator is not None and update.step < update.steps:
+        validator.require_best()
     return seconds
 
 

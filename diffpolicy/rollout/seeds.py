@@ -1,4 +1,4 @@
-"""Which reset seeds belong to which purpose, so that no episode that was trained on is ever reported."""
+"""Which reset seeds belong to which purpose, so that no episode that was trained on or chosen by is ever reported."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from diffpolicy.errors import InputError
 
 __all__ = ["Purpose", "episode_seeds"]
 
-Purpose = Literal["demonstration", "correction", "evaluation"]
+Purpose = Literal["demonstration", "correction", "evaluation", "validation"]
 
-_BLOCK = {"demonstration": 0, "correction": 500_000_000, "evaluation": 1_000_000_000}
+_BLOCK = {"demonstration": 0, "correction": 500_000_000, "evaluation": 1_000_000_000, "validation": 1_500_000_000}
 _PER_SEED = 1_000_000  # episodes that one seed may use for one purpose
 _SEEDS = 500
 
@@ -19,7 +19,7 @@ def episode_seeds(purpose: Purpose, seed: int, count: int, start: int = 0) -> ra
     """``count`` reset seeds, the same for everyone who names the same purpose and seed.
 
     Args:
-        purpose: the three never share an episode.
+        purpose: no two of them share an episode.
         seed: seed of the run, 0..499.
         start: episodes of this purpose and seed that were used before.
     """

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -165,10 +165,10 @@ def _tell(path: Path, error: OSError) -> None:
 
 
 class Progress(_Closing):
-    """A progress bar with rate, time left and one metric; off a terminal, a plain line every few seconds.
+    """A progress bar with rate, time left and metrics; off a terminal, a plain line every few seconds.
 
-    metric: the name in the metrics that is shown; its running mean, not its last value. interval: seconds
-    between plain lines. Use it in a with block, so that the bar is cleared up when an exception passes.
+    metric: the name in the metrics whose running mean is shown; beside: further ones, of which it is the last value,
+    once there is one. interval: seconds between plain lines. Use it in a with block, which clears the bar up.
     """
 
     def __init__(
@@ -180,12 +180,13 @@ class Progress(_Closing):
         interval: float = 10.0,
         console: Console | None = None,
         smooth: float = 0.98,
+        beside: Sequence[str] = (),
     ) -> None:
         from rich.console import Console
 
         self.steps, self.start, self.metric, self.title, self.interval = steps, start, metric, title, interval
         self._console = console or Console(stderr=True)
-        self._smooth = smooth
+        self._smooth, self._beside = smooth, dict.fromkeys(beside, math.nan)
         self._mean: float | None = None
         self._began = self._spoke = time.monotonic()
         self._said = (start, steps)
@@ -198,6 +199,7 @@ class Progress(_Closing):
         value = metrics.get(self.metric)
         if value is not None and math.isfinite(value):
             self._mean = value if self._mean is None else self._smooth * self._mean + (1 - self._smooth) * value
+        self._beside |= {name: metrics[name] for name in self._beside if name in metrics}
         self._advance(step + 1)
 
     def close(self) -> None:
@@ -205,7 +207,8 @@ class Progress(_Closing):
         self._stop = lambda: None
 
     def _shown(self) -> str:
-        return "" if self._mean is None else f"{self.metric} {self._mean:.4g}"
+        values = {self.metric: math.nan if self._mean is None else self._mean, **self._beside}
+        return "  ".join(f"{name} {value:.4g}" for name, value in values.items() if math.isfinite(value))
 
     def _open_bar(self) -> None:
         from rich import progress

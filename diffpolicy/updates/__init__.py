@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from diffpolicy.diffusion import WeightName
-from diffpolicy.diffusion.settings import Among, Number, Pair, Whole, check_settings
+from diffpolicy.diffusion.settings import Among, Flag, Number, Pair, Whole, check_settings
 from diffpolicy.errors import InputError
 from diffpolicy.lazy import loader
 from diffpolicy.policy import PolicyConfig
@@ -25,6 +25,7 @@ __all__ = ["Regression", "RegressionConfig", "denoising", "direct", "require_tra
 
 TimesName = Literal["uniform", "lognormal"]
 LossName = Literal["l2", "l1"]
+PrecisionName = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class RegressionConfig:
     times: TimesName = "uniform"  # lognormal: EDM's, log(sigma / alpha) is normal of mean -1.2 and deviation 1.2
     weights: WeightName = "own"  # of the clean chunk's error: own is the plain loss of the prediction
     loss: LossName = "l2"  # of that error: squared, whose best answer is a mean, or l1, absolute: a median
+    precision: PrecisionName = "float32"  # of the forward pass; weights, optimiser and average stay float32
+    compile: bool = False  # forward and backward by torch.compile, which needs a C++ compiler; see docs/training.md
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, on settings that cannot train."""
@@ -57,13 +60,16 @@ class RegressionConfig:
             times=Among(get_args(TimesName)),
             weights=Among(get_args(WeightName)),
             loss=Among(get_args(LossName)),
+            precision=Among(get_args(PrecisionName)),
+            compile=Flag(),
         )
 
 
 def require_trainable(policy: PolicyConfig, config: RegressionConfig) -> None:
     """Raises InputError where the settings are of another model than the policy's, which would ignore them."""
     frame, usual = FRAMES.get(policy.model), RegressionConfig()
-    fixed = () if frame is None else ("t_min", "times", "weights", *(("loss",) if frame.head else ()))
+    of_head = ("loss", "precision", "compile")
+    fixed = () if frame is None else ("t_min", "times", "weights", *(of_head if frame.head else ()))
     for name in fixed:
         if (came := getattr(config, name)) != (value := getattr(usual, name)):
             raise InputError(

@@ -6,6 +6,7 @@ Shapes: B batch, To observation steps, H chunk length, A action, O observation, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from diffpolicy.data.batch import Demo, hold
 from diffpolicy.diffusion.mixture import MixtureHead
 from diffpolicy.errors import InputError
 from diffpolicy.policy.policy import Policy
+from diffpolicy.training.compiling import compiled
 from diffpolicy.training.ema import Ema
 from diffpolicy.training.fit import Metrics
 from diffpolicy.updates import RegressionConfig, require_trainable
@@ -61,7 +63,8 @@ class Regression:
     ) -> None:
         """Trains `policy` in place, towards its model's own target by default.
 
-        Raises InputError where steps < 1, no time is left to train, or the settings are not of the policy's model.
+        Raises InputError where steps < 1, no time is left to train, the settings are not of the policy's model, or
+        nothing can be compiled that was to be.
         """
         self.config = config or RegressionConfig()
         require_trainable(policy.config, self.config)
@@ -87,6 +90,10 @@ class Regression:
         )
         self._device, self._generator = policy.device, torch.Generator(policy.device)
         self._wanted = (policy.config.horizon, len(policy.spaces.action))
+        if self._head is None:
+            self._clean: Callable[..., Tensor] = policy.denoiser
+            if self.config.compile:
+                self._clean = compiled(policy.denoiser.forward, self._device)
 
     def __call__(self, batch: Demo) -> Metrics:
         """One update: the loss is the mean of weight (clean - y)^2 over the real entries of the chunks.
@@ -98,7 +105,7 @@ class Regression:
         """
         for parameter in self._parameters:
             parameter.grad = None
-        loss = self._loss(batch)
+        loss = self.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         loss_value, norm_value = torch.stack([loss.detach(), norm]).tolist()  # the only wait for the device
@@ -145,7 +152,8 @@ class Regression:
                 "was started with, or train from the start"
             ) from error
 
-    def _loss(self, batch: Demo) -> Tensor:
+    def loss(self, batch: Demo) -> Tensor:
+        """The loss () of a batch under the times and noise of the present step; it changes nothing."""
         batch = batch.to(self._device)
         self._require_shapes(batch)
         obs = self.policy.encoder(batch.obs)  # (B, C)
@@ -164,7 +172,8 @@ class Regression:
         obs, weight = draw.obs, asked.weight
         if (times := len(weight) // len(chunk)) > 1:
             obs, mask = obs.repeat(times, 1), mask.repeat(times, 1)
-        clean: Tensor = self.policy.denoiser(asked.x, asked.t, obs, asked.s)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            clean = self._clean(asked.x, asked.t, obs, asked.s)
         loss, weight = (mse_loss, weight) if self.config.loss == "l2" else (l1_loss, weight.sqrt())
         share = mask * weight[:, None]  # (B, H)
         return loss(clean, asked.y, reduction="none") * share[:, :, None]

@@ -1,0 +1,26 @@
+"""What a training recipe is asked for that cannot be done, told before anything is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffpolicy.errors import InputError
+
+__all__ = ["checked_training"]
+
+
+def checked_training(recipe: Any) -> None:
+    """Raises InputError where the numbers of a training recipe cannot train, or nothing compiles that is to be."""
+    names = ("steps", "batch_size", "checkpoint_every", "validate_every")
+    good = min(getattr(recipe, name) for name in names) >= 1 and recipe.batch_size <= 2**20
+    if not good or not 0 <= recipe.seed < 2**32:
+        raise InputError(
+            f"expected steps, batch_size, checkpoint_every and validate_every >= 1, batch_size <= {2**20} and a seed "
+            "of 0 or more, got " + ", ".join(f"{name} {getattr(recipe, name)}" for name in (*names, "seed"))
+        )
+    if recipe.validation_episodes < 0:
+        raise InputError(f"expected validation_episodes >= 0, got {recipe.validation_episodes}; 0 plays none")
+    if recipe.optimiser.compile:
+        from diffpolicy.training.compiling import require_compiler
+
+        require_compiler("cpu")
