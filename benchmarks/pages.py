@@ -15,8 +15,11 @@ __all__ = [
     "envs_table",
     "experts_table",
     "held_out_table",
+    "keyed",
     "note",
     "readme_table",
+    "short",
+    "with_interval",
 ]
 
 LAST = "correct, round 3"
@@ -31,7 +34,7 @@ def note(state: Mapping[str, Any]) -> str:
     return f"\n\n*{'; '.join(told)}.*" if told else ""
 
 
-def _keyed(rows: Sequence[Row], *by: str) -> dict[Any, Row]:
+def keyed(rows: Sequence[Row], *by: str) -> dict[Any, Row]:
     return {tuple(row.get(key) for key in by): row for row in rows}
 
 
@@ -40,7 +43,7 @@ def _shown(row: Row | None) -> str:
     return "" if row is None else percent(row)
 
 
-def _short(row: Row | None) -> str:
+def with_interval(row: Row | None) -> str:
     """Success with its interval in whole percent, and the number of training seeds behind it: ``90.0 (87-92) ×3``."""
     return "" if row is None else f"{100 * row['success']:.1f} ({_whole(row)}) ×{row['seeds']}"
 
@@ -52,7 +55,7 @@ def _whole(row: Row) -> str:
 
 def readme_table(rows: Sequence[Row]) -> str:
     """The README's table."""
-    by = _keyed(rows, "method", "condition")
+    by = keyed(rows, "method", "condition")
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         clean, shove = (by.get((method, c)) for c in ("clean", "shove"))
@@ -64,7 +67,7 @@ def readme_table(rows: Sequence[Row]) -> str:
 
 def demonstrations_table(rows: Sequence[Row]) -> str:
     """Imitation and correction against the number of demonstrations."""
-    by = _keyed(rows, "method", "condition", "demonstrations")
+    by = keyed(rows, "method", "condition", "demonstrations")
     lines = []
     for count in sorted({row["demonstrations"] for row in rows if row.get("demonstrations")}):
         cells = [by.get((m, c, count)) for m in ("bc", LAST) for c in ("clean", "shove")]
@@ -76,7 +79,7 @@ def demonstrations_table(rows: Sequence[Row]) -> str:
 
 def held_out_table(rows: Sequence[Row]) -> str:
     """Every condition, for imitation, for imitation of shoved demonstrations, and for correction."""
-    by = _keyed(rows, "method", "condition")
+    by = keyed(rows, "method", "condition")
     methods = ("bc", "bc, shoved", LAST)
     lines = [[c, *(_shown(by.get((m, c))) for m in methods)] for c in dict.fromkeys(row["condition"] for row in rows)]
     header = ["condition", "bc, 20 demonstrations", "bc, 140 shoved demonstrations", "corrected, 20 demonstrations"]
@@ -85,7 +88,7 @@ def held_out_table(rows: Sequence[Row]) -> str:
 
 def experts_table(rows: Sequence[Row]) -> str:
     """The experts' success, a line a task and a column a condition."""
-    by = _keyed(rows, "task", "condition")
+    by = keyed(rows, "task", "condition")
     conditions = list(dict.fromkeys(row["condition"] for row in rows))
     lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
@@ -102,12 +105,12 @@ def short(task: str) -> str:
 
 def envs_table(rows: Sequence[Row]) -> str:
     """Expert, imitation and correction in every task, clean and hard, and how fast it runs."""
-    by = _keyed(rows, "task", "method", "condition")
+    by = keyed(rows, "task", "method", "condition")
     lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
         cells = [by.get((task, "expert", c)) for c in ("clean", "hard")]
         shown = ["" if row is None else f"{100 * row['success']:.1f}" for row in cells]
-        shown += [_short(by.get((task, m, c))) for m in ("bc", LAST) for c in ("clean", "hard")]
+        shown += [with_interval(by.get((task, m, c))) for m in ("bc", LAST) for c in ("clean", "hard")]
         clean = by.get((task, "expert", "clean"), {})
         speed = [f"{clean['steps_per_s']:,}", f"{clean['share_of_bare']:.2f}"] if "steps_per_s" in clean else ["", ""]
         lines.append([short(task), *shown, *speed])

@@ -19,6 +19,8 @@ from benchmarks.pages import (
     readme_table,
 )
 from benchmarks.rows import merged, versus
+from benchmarks.sampled import ACTING, NETWORKS, SAMPLERS
+from benchmarks.sampler_pages import acting_table, draw_front, networks_table, samplers_table, with_latency
 from benchmarks.suite import Cell, Suite
 from benchmarks.suites import DEMONSTRATIONS, ENVS, ENVS_MORE, EXPERTS, HELD_OUT, QUICKSTART
 from benchmarks.tables import ROOT, insert, write_table
@@ -167,5 +169,14 @@ _ALL = (
         complete=with_speed,
     ),
     Table((EXPERTS,), pages=((DOCS / "environments.md", "experts", experts_table),)),
+    Table(
+        (SAMPLERS,),
+        ("rounds",),
+        pages=((DOCS / "samplers.md", "samplers", samplers_table),),
+        draw=draw_front,
+        complete=with_latency,
+    ),
+    Table((NETWORKS,), ("rounds",), pages=((DOCS / "samplers.md", "networks", networks_table),), complete=with_latency),
+    Table((ACTING,), ("late",), pages=((DOCS / "samplers.md", "acting", acting_table),)),
 )
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}

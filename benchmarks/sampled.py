@@ -82,7 +82,7 @@ def _late() -> list[Method]:
         "warm start": ("acting.warm_start=0.5",),
     }
     return [
-        Method(name, flow, {"latency": latency}, change=(*change, f"acting.latency={latency}"))
+        Method(name, flow, {"late": latency}, change=(*change, f"acting.latency={latency}"))
         for name, change in ways.items()
         for latency in (0, 1, 2, 4)
     ]

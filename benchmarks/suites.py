@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.sampled import ACTING, NETWORKS, SAMPLERS
 from benchmarks.suite import Actor, Method, Suite
 from benchmarks.trained import ROUNDS, corrected, corrected_for_hard, imitated, shoved, tiny
 from diffpolicy_envs import CONDITIONS, TASKS
@@ -103,6 +104,5 @@ EXPERTS = Suite(
     (*CONDITIONS, "hard"),
     episodes=500,
 )
-SUITES: dict[str, Suite] = {
-    suite.name: suite for suite in (SMOKE, QUICKSTART, DEMONSTRATIONS, HELD_OUT, ENVS, ENVS_MORE, EXPERTS)
-}
+_ALL = (SMOKE, QUICKSTART, DEMONSTRATIONS, HELD_OUT, ENVS, ENVS_MORE, EXPERTS, SAMPLERS, NETWORKS, ACTING)
+SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}

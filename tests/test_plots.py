@@ -22,6 +22,7 @@ from diffpolicy.evaluation.plots import (
     performance_profiles,
     png,
     success_against_cost,
+    success_fronts,
     svg,
 )
 from diffpolicy.evaluation.profiles import performance_profile
@@ -41,6 +42,12 @@ ROWS = {
 }
 COSTS = [(1, "bc", wilson(90, 200)), (4, "bc", wilson(150, 200)), (16, "bc", wilson(190, 200))]
 
+FRONTS = {
+    "Push": [("Euler", 0.5, wilson(90, 200)), ("DDPM", 30.0, wilson(150, 200))],
+    "Avoid": [("DDPM", 30.0, wilson(20, 200)), ("MIP", 1.0, wilson(190, 200))],
+    "Stack": [("MIP", 1.0, wilson(1, 200))],
+}
+
 
 def bars(axes: Any, axis: int) -> list[tuple[float, float]]:
     """Ends of the error bars along an axis."""
@@ -50,8 +57,13 @@ def bars(axes: Any, axis: int) -> list[tuple[float, float]]:
 
 @pytest.mark.parametrize(
     "figure",
-    [paired_differences(ROWS), performance_profiles(PROFILES, "return"), success_against_cost(COSTS, "expert queries")],
-    ids=["differences", "profiles", "cost"],
+    [
+        paired_differences(ROWS),
+        performance_profiles(PROFILES, "return"),
+        success_against_cost(COSTS, "expert queries"),
+        success_fronts(FRONTS, "ms"),
+    ],
+    ids=["differences", "profiles", "cost", "fronts"],
 )
 def test_a_figure_renders_and_follows_the_colours_of_its_page(figure: Any) -> None:
     text = svg(figure)
@@ -110,12 +122,26 @@ def test_cost_axes_double_for_nfe_and_are_even_for_expert_queries() -> None:
     assert "6,000" in [label.get_text() for label in even.get_xticklabels()]
 
 
+def test_a_method_looks_the_same_in_every_panel_of_fronts_and_is_named_once() -> None:
+    figure = success_fronts(FRONTS, "latency [ms]")
+    panels = figure.axes
+    assert [axes.get_title(loc="left") for axes in panels] == list(FRONTS)
+    assert bars(panels[0], 1) == [(round(100 * i.low, 6), round(100 * i.high, 6)) for _, _, i in FRONTS["Push"]]
+    first, second = ({c.get_label(): c[0] for c in axes.containers} for axes in panels[:2])
+    assert first["DDPM"].get_color() == second["DDPM"].get_color()
+    assert first["DDPM"].get_marker() == second["DDPM"].get_marker()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Euler", "DDPM", "MIP"]
+    assert [label.get_text() for label in panels[0].get_xticklabels()] == ["1", "3", "10", "30"]
+
+
 def test_a_figure_of_nothing_is_refused() -> None:
     for call in (
         lambda: paired_differences({}),
         lambda: paired_differences({"x": Interval(0.0, -np.inf, 1.0)}),
         lambda: performance_profiles({}),
         lambda: success_against_cost([], "NFE"),
+        lambda: success_fronts({}, "ms"),
+        lambda: success_fronts({"Push": [("Euler", 0.0, wilson(1, 2))]}, "ms"),
         lambda: success_against_cost(COSTS, "calls"),  # type: ignore[arg-type]
     ):
         with pytest.raises(InputError, match="got"):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["INK", "PALETTE", "STYLE", "blank", "label_right", "png", "svg"]
+__all__ = ["INK", "PALETTE", "STYLE", "blank", "label_right", "panelled", "png", "svg"]
 
 # Okabe and Ito's colours, which stay distinct under every common colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -80,6 +80,25 @@ def blank(xlabel: str, ylabel: str, size: tuple[float, float] = (6.4, 3.6)) -> t
         axes.tick_params(length=0)
         axes.set_axisbelow(True)
     return figure, axes
+
+
+def panelled(count: int, xlabel: str, ylabel: str, columns: int = 2) -> tuple[Figure, list[Axes]]:
+    """An empty figure of so many axes in the house's style, row by row; those at its edges are labelled."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 0.6 + 2.5 * rows), layout="constrained")
+        found = []
+        for number in range(count):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            axes.set_xlabel(xlabel if number + columns >= count else "")
+            axes.set_ylabel("" if number % columns else ylabel)
+            axes.tick_params(length=0)
+            axes.set_axisbelow(True)
+            found.append(axes)
+    return figure, found
 
 
 def label_right(axes: Axes, labels: list[tuple[float, str, str]], gap: float = 7.0) -> None:

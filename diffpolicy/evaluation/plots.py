@@ -9,7 +9,7 @@ import numpy as np
 
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.comparison import PairedSeeds, verdict
-from diffpolicy.evaluation.drawing import INK, PALETTE, blank, label_right, png, svg
+from diffpolicy.evaluation.drawing import INK, PALETTE, blank, label_right, panelled, png, svg
 from diffpolicy.evaluation.profiles import Profile
 from diffpolicy.evaluation.statistics import Interval
 
@@ -25,6 +25,7 @@ __all__ = [
     "success_against_cost",
     "success_against_demonstrations",
     "success_against_rounds",
+    "success_fronts",
     "svg",
 ]
 
@@ -94,6 +95,41 @@ def success_against_cost(
         axis = figure.axes[0].xaxis
         axis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return figure
+
+
+def success_fronts(panels: Mapping[str, Sequence[tuple[str, float, Interval]]], xlabel: str) -> Figure:
+    """Success with its interval against what a decision takes, on a logarithmic axis, a panel a task.
+
+    panels: by the name of the task, (method, cost, interval); a method looks the same in all.
+    Raises InputError where there is no point, or a cost is not above zero.
+    """
+    points = [point for panel in panels.values() for point in panel]
+    if not points or min(cost for _, cost, _ in points) <= 0:
+        raise InputError("a plot of fronts wants (method, cost, Interval) with costs above zero; got none, or others")
+    figure, grid = panelled(len(panels), xlabel, "success [%]")
+    looks = {name: number for number, name in enumerate(dict.fromkeys(name for name, _, _ in points))}
+    for axes, (task, panel) in zip(grid, panels.items(), strict=True):
+        axes.set_title(task, loc="left", fontsize=10)
+        for name, cost, interval in panel:
+            rate, low, high = (100 * end for end in interval)
+            number = looks[name]
+            look: Any = {"color": PALETTE[number % len(PALETTE)], "marker": "osD^vPX*<>ph"[number % 12]}
+            if number >= len(PALETTE):
+                look["markerfacecolor"] = "white"
+            axes.errorbar(cost, rate, [[rate - low], [high - rate]], linestyle="", elinewidth=1.1, label=name, **look)
+        axes.set_xscale("log")
+        low, high = min(cost for _, cost, _ in points), max(cost for _, cost, _ in points)
+        ticks = [t for e in range(-6, 7) for t in (10.0**e, 3 * 10.0**e) if low / 1.5 <= t <= 1.5 * high]
+        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_ylim(0, 102)
+        axes.set_yticks([0, 25, 50, 75, 100])
+    handles: dict[str, Any] = {}
+    for axes in grid:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
     return figure
 
 
