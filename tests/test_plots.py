@@ -73,7 +73,7 @@ def test_a_figure_renders_and_follows_the_colours_of_its_page(figure: Any) -> No
     assert "#000000" not in text
     assert "var(--series-0" in text
     with Image.open(io.BytesIO(png(figure, 60))) as image:
-        assert image.size[0] == pytest.approx(384, abs=1)
+        assert image.size[0] == pytest.approx(60 * figure.get_figwidth(), abs=1)
         assert len(image.convert("RGB").getcolors(100_000) or []) > 20
 
 
