@@ -23,9 +23,9 @@ from benchmarks.tables import ROOT
 from diffpolicy.errors import InputError
 from diffpolicy.policy.files import read_json, write_json
 
-__all__ = ["carried", "differing", "main"]
+__all__ = ["carried", "differing", "main", "moved"]
 
-Cells = Mapping[str, Mapping[str, str]]  # asked, key and vouched by a cell's path, as `probe.cells` gives them
+Cells = Mapping[str, Mapping[str, Any]]  # asked, key, stages and vouched by a cell's path, as `probe.cells` gives them
 
 
 def carried(
@@ -47,6 +47,24 @@ def carried(
             write_json(about, path)
             done.append(name)
     return done
+
+
+def moved(old: Cells, new: Cells, changed: Sequence[str], store: Path) -> int:
+    """Put the stages of a store where the new code looks for them, those that no changed digest concerns.
+
+    Returns how many.
+    """
+    count = 0
+    for name in sorted(old.keys() & new.keys()):
+        before, after = old[name]["stages"], new[name]["stages"]
+        if len(before) != len(after) or _concerned(new[name]["vouched"], changed):
+            continue
+        for (kind, was), (_, now) in zip(before, after, strict=True):
+            there, here = (store / f"{kind}-{key[:16]}" for key in (was, now))
+            if (there / "done.json").is_file() and not here.exists():
+                there.rename(here)
+                count += 1
+    return count
 
 
 def _concerned(vouched: str, changed: Sequence[str]) -> bool:
@@ -84,8 +102,10 @@ def main() -> int:
     """Carry; returns the exit status: 0 all carried, 1 something differs, 2 bad input."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.carry", description=__doc__)
     parser.add_argument("commit", help="the commit whose code made the cells")
+    parser.add_argument("--store", type=Path, default=Path("runs/benchmarks"), help="where stages live")
+    asked = parser.parse_args()
     try:
-        commit = _git("rev-parse", "--verify", f"{parser.parse_args().commit}^{{commit}}")
+        commit = _git("rev-parse", "--verify", f"{asked.commit}^{{commit}}")
         if _git("status", "--porcelain", "--", "diffpolicy", "envs", "assets", "benchmarks/*.py"):
             raise InputError("expected committed code, got changes beside it; commit them first")
         with tempfile.TemporaryDirectory() as name:
@@ -100,7 +120,8 @@ def main() -> int:
         origin = {"from": commit[:12], "to": _git("rev-parse", "HEAD")[:12], "machine": platform.machine()}
         done = carried(old_cells, new_cells, names, origin | {"probed": len(new)})
         print(f"{len(new) - len(names)} of {len(new)} digests agree; differing: {', '.join(names) or 'none'}")
-        print(f"{len(done)} cells carried. Next: python -m benchmarks table all")
+        stages = moved(old_cells, new_cells, names, asked.store)
+        print(f"{len(done)} cells and {stages} stages carried. Next: python -m benchmarks table all")
         return 1 if names else 0
     except InputError as error:
         print(f"benchmarks: {error}", file=sys.stderr)

@@ -66,10 +66,10 @@ def digests(task: str, folder: Path) -> Iterator[tuple[str, str]]:
             yield f"{task} {name} {condition}", _sha(json.dumps(plain, sort_keys=True).encode())
 
 
-def cells() -> dict[str, dict[str, str]]:
-    """Of every committed cell: what it asks, the key that this code would give it, and which digests vouch for it.
+def cells() -> dict[str, dict[str, Any]]:
+    """Of every committed cell: what it asks, the key that this code gives it, its stages, and who vouches for it.
 
-    An expert's are its own under that condition; a policy's are all of its task but the expert's.
+    An expert's digest is its own under that condition; a policy's are all of its task but the expert's.
     """
     from benchmarks.suites import SUITES
 
@@ -78,7 +78,13 @@ def cells() -> dict[str, dict[str, str]]:
         for cell in suite.cells() if suite.committed else ():
             expert = cell.evaluate.recipe.checkpoint == "expert"
             named = f"{cell.task} expert {cell.condition}" if expert else f"{cell.task} "
-            found[cell.path] = {"asked": cell.evaluate.asked, "key": cell.evaluate.key, "vouched": named}
+            stages = [(stage.name, stage.key) for stage in cell.evaluate.chain()]
+            found[cell.path] = {
+                "asked": cell.evaluate.asked,
+                "key": cell.evaluate.key,
+                "stages": stages,
+                "vouched": named,
+            }
     return found
 
 
@@ -109,8 +115,7 @@ def main() -> None:
             with contextlib.redirect_stdout(sys.stderr):
                 found |= dict(digests(task, folder / task.rpartition("/")[2]))
     (folder / "digests.json").write_text(json.dumps(found, indent=1))
-    told: Any = cells()
-    (folder / "cells.json").write_text(json.dumps(told))
+    (folder / "cells.json").write_text(json.dumps(cells()))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.carry import carried, differing
+from benchmarks.carry import carried, differing, moved
 from benchmarks.probe import digests
 from diffpolicy.policy.files import read_json, write_json
 
@@ -53,6 +53,17 @@ def test_what_changed_holds_back_the_cells_that_it_concerns(tmp_path: Path) -> N
     assert carried(old, new, ["Push expert wide"], ORIGIN, tmp_path) == ["a", "c", "d"]
     old, new = new, {name: keys("q", "newer", named) for name, named in vouched.items()}
     assert carried(old, new, ["Push bc"], ORIGIN, tmp_path) == ["a", "d"]
+
+
+def test_stages_of_a_store_are_found_again_and_half_made_ones_are_not_taken(tmp_path: Path) -> None:
+    for name in ("bc-old", "evaluate-old", "bc-stale"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bc-old" / "done.json").write_text("{}")
+    old = {"envs/one": {"stages": [["bc", "old"], ["evaluate", "old"]], "vouched": "Push "}}
+    new = {"envs/one": {"stages": [["bc", "new"], ["evaluate", "new"]], "vouched": "Push "}}
+    assert moved(old, new, ["Push correct"], tmp_path) == 0
+    assert moved(old, new, ["Stack bc"], tmp_path) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bc-new", "bc-stale", "evaluate-old"]
 
 
 def test_what_is_probed_on_one_side_alone_counts_as_a_difference() -> None:
