@@ -23,6 +23,8 @@ SOLVERS: dict[
     "Euler, 4 steps": ("flow", ("sampler.steps=4",)),
     "Euler, 2 steps": ("flow", ("sampler.steps=2",)),
     "Euler, 1 step": ("flow", ("sampler.steps=1",)),
+    "x0, Euler, 8 steps": ("x0", ()),
+    "x0, Euler, 2 steps": ("x0", ("sampler.steps=2",)),
     "MIP": ("mip", ()),
     "regression": ("regression", ()),
     "gaussian": ("gaussian", ()),
@@ -45,7 +47,7 @@ def _sampled(rounds: int, seeds: tuple[int, ...], tasks: tuple[str, ...], kinds:
     ]
 
 
-_ALL = ("flow", "eps", "mip", "regression", "gaussian", "mixture")
+_ALL = ("flow", "eps", "x0", "mip", "regression", "gaussian", "mixture")
 _SCRIPTED = tuple(task for task in TASKS_HERE if task != PUSH_T)  # whose labels are cheap
 SAMPLERS = Suite(
     "samplers",
@@ -55,7 +57,7 @@ SAMPLERS = Suite(
         *_sampled(0, (0, 1, 2), TASKS_HERE, _ALL),
         *_sampled(ROUNDS, (0, 1, 2), _SCRIPTED, ("flow",)),
         *_sampled(ROUNDS, (0,), (PUSH_T,), ("flow",)),
-        *_sampled(ROUNDS, (0,), _SCRIPTED, ("mip", "regression", "mixture")),
+        *_sampled(ROUNDS, (0,), _SCRIPTED, ("x0", "mip", "regression", "mixture")),
     ),
     ("clean", "hard"),
 )

@@ -20,6 +20,7 @@ ROUNDS = 3
 EXECUTED = {"diffpolicy/PushT-v0": 4}  # actions of a chunk, as long as eight are in the tasks of 20 actions a second
 KINDS = {
     "flow": PolicyConfig(),
+    "x0": PolicyConfig(prediction="x0"),
     "eps": PolicyConfig(schedule="squaredcos", prediction="eps", sampler=SamplerConfig(steps=100, eta=1.0)),
     "regression": PolicyConfig(model="regression"),
     "gaussian": PolicyConfig(model="gaussian"),

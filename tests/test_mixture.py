@@ -68,6 +68,25 @@ def test_the_density_is_scipys_and_the_mask_takes_a_marginal() -> None:
     assert float(marginal[3]) == pytest.approx(0, abs=1e-6)  # of nothing
 
 
+def test_training_raises_the_likelihood_and_weighs_each_element_by_its_std() -> None:
+    """In value it is the log-density; its gradient is that of each element times the element's std."""
+    torch.manual_seed(0)
+    chunk, mask = drawn(5, H, A), torch.ones(5, H)
+    mask[1:, -1] = 0
+    told, untold = (
+        Components(*(x.clone().requires_grad_() for x in (drawn(5, 4), drawn(5, 4, H, A), drawn(5, 4, H, A).exp())))
+        for _ in range(2)
+    )
+    found, expected = told.objective(chunk, mask), untold.log_prob(chunk, mask)
+    torch.testing.assert_close(found, expected)
+    for one in (found, expected):
+        one.sum().backward()
+    torch.testing.assert_close(told.logits.grad, untold.logits.grad)
+    for ours, plain in ((told.mean, untold.mean), (told.std, untold.std)):
+        assert plain.grad is not None
+        torch.testing.assert_close(ours.grad, told.std.detach() * plain.grad)
+
+
 def test_components_are_drawn_in_their_shares() -> None:
     rows, share = 200_000, torch.tensor([0.5, 0.02, 0.18, 0.3])
     components = Components(share.log().expand(rows, 4), torch.zeros(rows, 4, 1, 1), torch.ones(rows, 4, 1, 1))

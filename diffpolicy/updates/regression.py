@@ -162,7 +162,7 @@ class Regression:
         if self._head is None:
             errors = self._errors(obs, chunk, batch.mask)
         else:
-            errors = -self._head.components(obs).log_prob(chunk, batch.mask)  # (B,)
+            errors = -self._head.components(obs).objective(chunk, batch.mask)  # (B,)
         return errors.sum() / (batch.mask.sum() * chunk.shape[-1]).clamp(min=1)
 
     def _errors(self, obs: Tensor, chunk: Tensor, mask: Tensor) -> Tensor:
