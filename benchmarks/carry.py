@@ -101,31 +101,40 @@ def _probed(tree: Path, out: Path) -> tuple[dict[str, str], dict[str, Any]]:
 def main() -> int:
     """Carry; returns the exit status: 0 all carried, 1 something differs, 2 bad input."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.carry", description=__doc__)
-    parser.add_argument("commit", help="the commit whose code made the cells")
+    parser.add_argument("commits", nargs="+", help="the commits whose code made the cells")
     parser.add_argument("--store", type=Path, default=Path("runs/benchmarks"), help="where stages live")
     asked = parser.parse_args()
     try:
-        commit = _git("rev-parse", "--verify", f"{asked.commit}^{{commit}}")
+        commits = [_git("rev-parse", "--verify", f"{name}^{{commit}}") for name in asked.commits]
         if _git("status", "--porcelain", "--", "diffpolicy", "envs", "assets", "benchmarks/*.py"):
             raise InputError("expected committed code, got changes beside it; commit them first")
+        here = _git("rev-parse", "HEAD")
         with tempfile.TemporaryDirectory() as name:
-            folder, tree = Path(name), Path(name) / "tree"
-            _git("worktree", "add", "--detach", str(tree), commit)
-            try:
-                old, old_cells = _probed(tree, folder / "old")
-                new, new_cells = _probed(ROOT, folder / "new")
-            finally:
-                _git("worktree", "remove", "--force", str(tree))
-        names = differing(old, new)
-        origin = {"from": commit[:12], "to": _git("rev-parse", "HEAD")[:12], "machine": platform.machine()}
-        done = carried(old_cells, new_cells, names, origin | {"probed": len(new)})
-        print(f"{len(new) - len(names)} of {len(new)} digests agree; differing: {', '.join(names) or 'none'}")
-        stages = moved(old_cells, new_cells, names, asked.store)
-        print(f"{len(done)} cells and {stages} stages carried. Next: python -m benchmarks table all")
-        return 1 if names else 0
+            new = _probed(ROOT, Path(name) / "new")
+            differ = [_from(commit, here, new, Path(name) / commit, asked.store) for commit in commits]
+        print("next: python -m benchmarks table all")
+        return 1 if any(differ) else 0
     except InputError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+
+
+def _from(commit: str, here: str, new: tuple[dict[str, str], Cells], folder: Path, store: Path) -> bool:
+    """Carry what one commit made to the present one, `here`; returns whether something differs."""
+    tree = folder / "tree"
+    _git("worktree", "add", "--detach", str(tree), commit)
+    try:
+        old = _probed(tree, folder / "out")
+    finally:
+        _git("worktree", "remove", "--force", str(tree))
+    names = differing(old[0], new[0])
+    origin = {"from": commit[:12], "to": here[:12], "machine": platform.machine(), "probed": len(new[0])}
+    done, stages = carried(old[1], new[1], names, origin), moved(old[1], new[1], names, store)
+    print(
+        f"{commit[:12]}: {len(new[0]) - len(names)} of {len(new[0])} digests agree; {', '.join(names) or 'none'} differ"
+    )
+    print(f"{len(done)} cells and {stages} stages carried")
+    return bool(names)
 
 
 if __name__ == "__main__":
