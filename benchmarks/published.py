@@ -19,7 +19,7 @@ from benchmarks.pages import (
     readme_table,
 )
 from benchmarks.rows import merged, versus
-from benchmarks.sampled import ACTING, NETWORKS, SAMPLERS
+from benchmarks.sampled import ACTING, NETWORKS, SAMPLERS, SAMPLERS_MORE
 from benchmarks.sampler_pages import acting_table, draw_front, networks_table, samplers_table, with_latency
 from benchmarks.suite import Cell, Suite
 from benchmarks.suites import DEMONSTRATIONS, ENVS, ENVS_MORE, EXPERTS, HELD_OUT, QUICKSTART
@@ -170,7 +170,7 @@ _ALL = (
     ),
     Table((EXPERTS,), pages=((DOCS / "environments.md", "experts", experts_table),)),
     Table(
-        (SAMPLERS,),
+        (SAMPLERS, SAMPLERS_MORE),
         ("rounds",),
         pages=((DOCS / "samplers.md", "samplers", samplers_table),),
         draw=draw_front,

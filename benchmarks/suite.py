@@ -74,9 +74,9 @@ class Suite:
     committed: bool = True  # whether its cells are kept in benchmarks/results; else they stay in the store
 
     def cells(self) -> Iterator[Cell]:
-        """All of them, the ones that share stages beside each other."""
-        for task in self.tasks:
-            for seed in sorted({s for m in self.methods for s in self._seeds(m)}):
+        """All of them, the ones that share stages beside each other; the first seed of every task comes first."""
+        for seed in sorted({s for m in self.methods for s in self._seeds(m)}):
+            for task in self.tasks:
                 for method in self.methods:
                     if seed in self._seeds(method) and (method.tasks is None or task in method.tasks):
                         yield from self._cells(task, method, seed)

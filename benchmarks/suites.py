@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.sampled import ACTING, NETWORKS, SAMPLERS
+from benchmarks.sampled import ACTING, NETWORKS, SAMPLERS, SAMPLERS_MORE
 from benchmarks.suite import Actor, Method, Suite
 from benchmarks.trained import ROUNDS, corrected, corrected_for_hard, imitated, shoved, tiny
 from diffpolicy_envs import CONDITIONS, TASKS
@@ -104,5 +104,17 @@ EXPERTS = Suite(
     (*CONDITIONS, "hard"),
     episodes=500,
 )
-_ALL = (SMOKE, QUICKSTART, DEMONSTRATIONS, HELD_OUT, ENVS, ENVS_MORE, EXPERTS, SAMPLERS, NETWORKS, ACTING)
+_ALL = (
+    SMOKE,
+    QUICKSTART,
+    DEMONSTRATIONS,
+    HELD_OUT,
+    ENVS,
+    ENVS_MORE,
+    EXPERTS,
+    SAMPLERS,
+    SAMPLERS_MORE,
+    NETWORKS,
+    ACTING,
+)
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
