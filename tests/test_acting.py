@@ -108,7 +108,7 @@ def test_what_is_left_over_lines_up_with_the_present(n_obs_steps: int) -> None:
     layout = make().layout
     state = acting.start(1, layout, config, 1, 0)
     times = np.arange(config.queued, dtype=np.float32)[None, :, None]  # the moment that each action is for
-    state = acting.enqueue(state, np.zeros(1, np.int64), times, config.acting)
+    state = acting.enqueue(state, np.zeros(1, np.int64), times)
     last = acting.left_over(state, np.zeros(1, np.int64), config)[0, :, 0]
     present = np.arange(10) - n_obs_steps + 1 + 4
     assert np.array_equal(last, np.clip(present, 0, config.queued - 1))
@@ -212,6 +212,26 @@ def test_warm_start_of_a_mixed_batch_starts_the_new_row_at_pure_noise() -> None:
     np.testing.assert_allclose(mixed[1], fresh[0], atol=1e-6)
 
 
+def test_at_temperature_zero_a_warm_start_adds_no_noise() -> None:
+    policy = with_acting(make(sampler=SamplerConfig(steps=4, clip=None, temperature=0.0)), warm_start=0.5)
+    again = policy.reconfigured(policy.config)
+    again.seed = 5
+    assert np.array_equal(played(policy, 9), played(again, 9))
+
+
+def test_a_warm_start_that_would_begin_at_noise_is_refused() -> None:
+    for steps, time in ((1, 0.5), (4, 1.0)):
+        with pytest.raises(InputError, match="lower it, or take more steps"):
+            with_acting(make(sampler=SamplerConfig(steps=steps, clip=None)), warm_start=time)
+
+
+def test_a_pull_works_where_gradients_are_off() -> None:
+    policy = with_acting(make(), real_time=5.0)
+    usual = played(policy, 9)
+    with torch.inference_mode():
+        assert np.array_equal(played(policy, 9), usual)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"latency": 2}, {"ensemble": 0.01}, {"warm_start": 0.5}, {"real_time": 5.0}, {"latency": 1, "real_time": 2.0}],
@@ -243,7 +263,7 @@ def test_what_does_not_fit_together_is_refused(settings: dict[str, Any], said: s
 def test_a_state_of_other_acting_is_refused() -> None:
     policy = make()
     _, state = policy.predict(observations(1)[0])
-    for settings in ({"latency": 1}, {"ensemble": 0.0}):
+    for settings in ({"latency": 1}, {"ensemble": 0.0}, {"real_time": 5.0}):
         with pytest.raises(InputError, match="another policy"):
             with_acting(policy, **settings).predict(observations(1)[0], state)
 
@@ -261,7 +281,7 @@ def test_settings_change_in_words() -> None:
     ("word", "said"),
     [
         ("sampler.step=4", "did you mean sampler.steps"),
-        ("sampler.steps", "and its value"),
+        ("sampler.steps", "expected sampler.steps=VALUE"),
         ("horizon=4", "may change after training"),
         ("sampler.steps=0", "a whole number from 1"),
         ("sampler.solver=huen", "did you mean 'heun'"),
@@ -271,6 +291,18 @@ def test_settings_change_in_words() -> None:
 def test_a_change_that_cannot_be_made_is_refused_in_words(word: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         changed(make().config, [word])
+
+
+def test_a_setting_is_changed_once() -> None:
+    with pytest.raises(InputError, match=r"expected sampler\.steps once"):
+        changed(make().config, ["sampler.steps=4", "sampler.steps=8"])
+
+
+def test_what_a_model_fixes_is_not_changed_and_says_so() -> None:
+    for word in ("sampler.steps=3", "sampler.steps=8"):
+        with pytest.raises(InputError, match="which model 'mip' fixes"):
+            changed(PolicyConfig(model="mip"), [word])
+    assert changed(PolicyConfig(model="mip"), ["sampler.steps=2", "n_action_steps=4"]).n_action_steps == 4
 
 
 def test_settings_of_the_weights_cannot_be_reconfigured() -> None:

@@ -13,6 +13,7 @@ from diffpolicy.diffusion import MLPConfig, SamplerConfig
 from diffpolicy.policy import ActingConfig, Policy, PolicyConfig, SpaceSpec, load_checkpoint, save_checkpoint
 from diffpolicy.policy.files import read_json
 from diffpolicy.recipes.change import Change
+from diffpolicy.recipes.describe import cost
 from diffpolicy.recipes.evaluate import Evaluate
 from diffpolicy.rollout.environment import make_vector
 
@@ -71,7 +72,20 @@ def test_evaluate_counts_the_calls_of_what_it_acts_with(folder: Path, tmp_path: 
     assert found["warm"]["network_calls"] == decisions + 2 * (4 - 1)  # the first of two episodes takes all steps
 
 
+def test_a_changed_policy_is_evaluated_beside_the_run_and_under_a_name_of_its_own(folder: Path) -> None:
+    out = Evaluate(str(folder), episodes=2, conditions=("clean",), change=("sampler.steps=2",))()
+    assert out == folder.parent / "evaluation-changed.json"
+    assert read_json(out)["rows"][0]["method"] == "bc, sampler.steps=2"
+
+
+def test_describe_counts_the_calls_of_a_warm_start(folder: Path) -> None:
+    policy = load_checkpoint(folder).policy
+    warm = policy.reconfigured(replace(policy.config, acting=ActingConfig(warm_start=0.5)))
+    assert [cost(each)["network_calls"] for each in (policy, warm)] == [4, 2]
+    assert cost(warm)["flops_per_decision"] == cost(policy)["flops_per_decision"] / 2
+
+
 def test_only_checkpoints_have_settings_to_change(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", "expert", "--environment", TASK, "--change", "sampler.steps=2"]
     assert cli.main(words) == 2
-    assert "expected a checkpoint folder to change" in capsys.readouterr().err
+    assert "expected a checkpoint folder, whose sampler.steps=2 could be changed" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from gaussian import NOISE, OBS, every_schedule, flow, sampler, trained
@@ -88,3 +90,10 @@ def test_a_chain_in_another_schedule_starts_no_later_than_was_trained() -> None:
 def test_a_grid_without_room_is_refused() -> None:
     with pytest.raises(InputError, match="sigma_min"):
         sampler("straight", grid="karras", sigma_min=5.0, sigma_max=1.0)
+
+
+@pytest.mark.parametrize("times", [(1.0, 1 - 1e-11, 0.0), None])
+def test_times_that_are_the_same_in_32_bits_are_refused(times: tuple[float, ...] | None) -> None:
+    settings: dict[str, Any] = {"steps": 2, "times": times} if times else {"steps": 4, "t_min": 1 - 1e-11}
+    with pytest.raises(InputError, match="times that fall, also in 32 bits"):
+        sampler("straight", **settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,10 @@ from diffpolicy.data.windows import Windows, windows
 from diffpolicy.diffusion import MLPConfig, SamplerConfig
 from diffpolicy.errors import InputError
 from diffpolicy.policy import Policy, PolicyConfig, SpaceSpec, load_checkpoint, load_train_state
+from diffpolicy.policy.checkpoint import copy_checkpoint
 from diffpolicy.recipes import validation
 from diffpolicy.recipes.training import Stage, train
-from diffpolicy.recipes.validation import Validation
+from diffpolicy.recipes.validation import Validation, best_line
 from diffpolicy.training.logs import read_lines
 from diffpolicy.updates import RegressionConfig
 from diffpolicy.updates.regression import Regression
@@ -277,9 +279,23 @@ def test_training_does_not_go_on_without_the_best_that_it_would_keep(
     (tmp_path / "best" / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"the best policy up to now, of step \d+.*--overwrite"):
         run(tmp_path, plan)
+    shutil.rmtree(tmp_path / "best")
+    copy_checkpoint(tmp_path / "checkpoint", tmp_path / "best")
+    with pytest.raises(InputError, match="one that this training did not choose"):
+        run(tmp_path, plan)
 
 
 TASK = "diffpolicy/PickPlace-v0"
+
+
+def test_a_policy_that_no_validation_chose_is_not_taken_for_the_best(
+    tmp_path: Path, success: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, Validation(2, None, (1, 2)))
+    copy_checkpoint(tmp_path / "checkpoint", tmp_path / "other" / "best")
+    assert best_line(tmp_path / "other").startswith("note: ")
+    assert best_line(tmp_path).startswith("best: ")
+    assert best_line(tmp_path / "nowhere").startswith("note: ")
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from torch import Tensor
 import diffpolicy_envs  # noqa: F401  (registers the environment)
 from benchmarks.timing.clock import alternated, row
 from diffpolicy.diffusion.noise import counter_noise
-from diffpolicy.policy import ActingState, Policy, PolicyConfig, SpaceSpec
+from diffpolicy.policy import Policy, PolicyConfig, SpaceSpec
 from diffpolicy.policy.checkpoint import load_checkpoint
-from diffpolicy.policy.chunked import ChunkedPredictor
 from diffpolicy.policy.export import export_onnx, traced
 from diffpolicy.policy.graph import feed, open_session
+from diffpolicy.recipes.export import replanning
 from diffpolicy.runtime import OnnxPolicy
 
 __all__ = ["default_policy", "measure"]
@@ -79,18 +79,10 @@ def _observation(policy: Policy) -> dict[str, Any]:
     return policy.layout.split((centre + scale * place).astype(np.float32))
 
 
-def _replanning(actor: ChunkedPredictor, observation: Any) -> ActingState:
-    """A state whose queue is used up: the next call decides."""
-    _, state = actor.predict(observation)
-    while not state.waiting.size:
-        _, state = actor.predict(observation, state)
-    return state
-
-
 def _eager(policy: Policy, steps: int, blocks: int, calls: int) -> dict[str, Any]:
     """Re-planning calls of `predict` beside K calls of the network on fixed tensors."""
     observation = _observation(policy)
-    state = _replanning(policy, observation)
+    state = replanning(policy, observation)
     bare = _bare_eager(policy, steps)
     return _row(
         f"predict, batch 1, K = {steps}",
@@ -165,7 +157,7 @@ def _exported(policy: Policy, blocks: int, calls: int) -> list[dict[str, Any]]:
         path = export_onnx(policy, Path(folder) / "policy.onnx").path
         actor = OnnxPolicy(path)
     observation = _observation(policy)
-    state = _replanning(actor, observation)
+    state = replanning(actor, observation)
     draws = actor._draws(False)
     noise = counter_noise(0, state.episode, state.decision, (draws, policy.config.horizon, policy.action_size))
     given = feed(policy.layout, state.past, noise)

@@ -129,6 +129,11 @@ class SamplerConfig:
                 f"SamplerConfig.churn: expected 0 with solver 'dpm++', which looks back over noiseless steps, got "
                 f"{self.churn}; take heun"
             )
+        if self.churn_range[0] > self.churn_range[1]:
+            raise InputError(
+                f"SamplerConfig.churn_range: expected its first number not above its second, got {self.churn_range}; "
+                "exchange them"
+            )
         if self.times is not None and len(self.times) != self.steps + 1:
             raise InputError(
                 f"SamplerConfig.times: expected steps + 1 = {self.steps + 1} times, got {len(self.times)}; "

@@ -20,8 +20,18 @@ def grid(config: SamplerConfig, schedule: Schedule, t_max: float) -> Tensor:
     """The times (K+1,), 32-bit, falling from t_max at most.
 
     `karras` is arXiv:2206.00364, eq. 5, in sigma / alpha, and `log-snr` its limit of an infinite rho. Raises InputError
-    where the settings leave no time.
+    where the settings leave no time, or two are the same in 32 bits.
     """
+    times = _times(config, schedule, t_max)
+    if not bool((times[1:] < times[:-1]).all()):
+        raise InputError(
+            f"expected times that fall, also in 32 bits, got {[round(float(t), 9) for t in times][:8]}; take fewer "
+            "steps, or times further apart"
+        )
+    return times
+
+
+def _times(config: SamplerConfig, schedule: Schedule, t_max: float) -> Tensor:
     if config.times is not None:
         if config.times[0] > t_max + 1e-6:  # of rounding
             raise InputError(f"expected times of at most {t_max}, got {config.times[0]}; begin the grid later")

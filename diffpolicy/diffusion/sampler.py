@@ -77,6 +77,7 @@ class Sampler(nn.Module):
         temperature = 1.0 if self.config.temperature is None else self.config.temperature
         table = table._replace(std=temperature * table.std)  # of what is added alone: the means stay as they are
         self._kernels = [Kernel(*(x.to(dtype) for x in row)) for row in zip(*table, strict=True)]
+        self._temperature = temperature
         start = (temperature * schedule.sigma(states[0])).to(dtype)
         self._start_scale = None if start == 1 else start
         network = getattr(self.denoiser, "network", None)
@@ -224,7 +225,7 @@ class Sampler(nn.Module):
         memory, begin = None, 0 if hint is None else hint.begin
         if hint is not None and begin:
             call = self._calls[begin]
-            x = call.alpha * hint.chunk + call.sigma * (noise if draws is None else noise[0])
+            x = call.alpha * hint.chunk + self._temperature * call.sigma * (noise if draws is None else noise[0])
         for k in range(begin, len(self)):
             gaussian, memory = self.step(x, k, obs, memory, hint)
             x = gaussian.mean if draws is None else gaussian.sample(draws[k])

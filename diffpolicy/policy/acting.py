@@ -34,6 +34,7 @@ class ActingState:
     votes: NDArray[np.int64]  # (N, L) chunks that each of them is the mean of; (N, 0) where none are averaged
     cursor: NDArray[np.int64]  # (N,) next action of the queue; Ta: it is time to decide
     executed: int  # Ta, the actions from one decision to the next
+    acting: ActingConfig  # how chunks follow one another in it
     decision: NDArray[np.int64]  # (N,) number of chunks drawn in this episode
     episode: NDArray[np.int64]  # (N,) with the decision, it numbers the noise
     fresh: NDArray[np.bool_]  # (N,) no action was taken in this episode yet
@@ -62,7 +63,7 @@ class ActingState:
             and self.past.shape[1] == config.n_obs_steps
             and self.executed == config.n_action_steps
             and self.queue.shape[1:] == (config.queued, action_size)
-            and self.votes.shape[1] == (0 if config.acting.ensemble is None else config.queued)
+            and self.acting == config.acting
         )
 
     def select(self, rows: NDArray[np.intp]) -> ActingState:
@@ -87,6 +88,7 @@ def start(count: int, layout: Layout, config: PolicyConfig, action_size: int, se
         queue=np.zeros((count, config.queued, action_size), np.float32),
         votes=np.zeros((count, 0 if config.acting.ensemble is None else config.queued), np.int64),
         executed=config.n_action_steps,
+        acting=config.acting,
         cursor=np.full(count, config.n_action_steps, np.int64),
         decision=np.zeros(count, np.int64),
         episode=np.arange(count, dtype=np.int64),
@@ -121,14 +123,11 @@ def observe(state: ActingState, rows: NDArray[np.float32], starts: NDArray[np.bo
     return _changed(state, past=new)
 
 
-def enqueue(
-    state: ActingState, rows: NDArray[np.int64], actions: NDArray[np.float32], config: ActingConfig | None = None
-) -> ActingState:
-    """Fill the queues of some rows (n,) with new actions (n, L, A), put together with the old ones as `config` says."""
-    config = config or ActingConfig()
+def enqueue(state: ActingState, rows: NDArray[np.int64], actions: NDArray[np.float32]) -> ActingState:
+    """Fill the queues of some rows (n,) with new actions (n, L, A), put together with the old ones as `acting` says."""
     votes = state.votes
-    if config.latency or config.ensemble is not None:
-        actions, mine = _together(state, rows, actions, config)
+    if state.acting.latency or state.acting.ensemble is not None:
+        actions, mine = _together(state, rows, actions)
         if votes.shape[1]:
             votes = votes.copy()
             votes[rows] = mine
@@ -142,9 +141,10 @@ def enqueue(
 
 
 def _together(
-    state: ActingState, rows: NDArray[np.int64], actions: NDArray[np.float32], config: ActingConfig
+    state: ActingState, rows: NDArray[np.int64], actions: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Actions (n, L, A) with the queue's before the latency is over, and of the means after it; their votes (n, L)."""
+    config = state.acting
     steps, length = np.arange(actions.shape[1]), actions.shape[1] - state.executed
     held = (state.decision[rows] > 0)[:, None] & (steps < length)  # (n, L), where the queue has an action too
     then = np.minimum(steps + state.executed, len(steps) - 1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffpolicy.errors import InputError, nearest
 from diffpolicy.policy import PolicyConfig
+from diffpolicy.policy.models import FRAMES
 
 __all__ = ["FREE", "changed", "replaced"]
 
@@ -26,12 +27,16 @@ def changed(config: PolicyConfig, changes: Sequence[str]) -> PolicyConfig:
     for change in changes:
         name, equals, text = change.partition("=")
         group, _, inner = name.rpartition(".")
+        if name in names and not equals:
+            raise InputError(f"expected {name}=VALUE, got {change!r}; say what it shall be")
         if not equals or name not in names:
             raise InputError(
                 f"expected a setting that may change after training and its value, such as sampler.steps=4, got "
                 f"{change!r}{nearest(name, names)}; the settings are {', '.join(names)}"
             )
-        new.setdefault(group, {})[inner] = _value(text)
+        if inner in new.setdefault(group, {}):
+            raise InputError(f"expected {name} once, got it again as {change!r}; leave one out")
+        new[group][inner] = _value(text)
     return replaced(config, new.pop("", {}), **new)
 
 
@@ -40,16 +45,12 @@ def replaced(config: PolicyConfig, own: Mapping[str, Any] | None = None, **group
 
     Raises InputError where the model fixes one.
     """
+    free = FRAMES[config.model].free if config.model in FRAMES else None
+    for name, value in groups.get("sampler", {}).items():
+        if free is not None and name not in free and value != getattr(config.sampler, name, value):
+            raise InputError(f"expected no change of sampler.{name}, which model {config.model!r} fixes; leave it out")
     asked = {group: replace(getattr(config, group), **each) for group, each in groups.items()}
-    new = replace(config, **(own or {}), **asked)
-    for group, each in groups.items():
-        for name in each:
-            wanted = getattr(asked[group], name)
-            if wanted is not None and getattr(getattr(new, group), name) != wanted:  # None leaves it to the model
-                raise InputError(
-                    f"expected no change of {group}.{name}, which model {config.model!r} fixes; leave it out"
-                )
-    return new
+    return replace(config, **(own or {}), **asked)
 
 
 def _names(config: PolicyConfig) -> list[str]:

@@ -78,7 +78,7 @@ class ChunkedPredictor:
             )
         state = acting.observe(state, rows, starts)
         if (waiting := state.waiting).size:
-            state = acting.enqueue(state, waiting, self._decide(state, waiting, deterministic), self.config.acting)
+            state = acting.enqueue(state, waiting, self._decide(state, waiting, deterministic))
         action, state = acting.act(state)
         return (action[0] if single else action), state
 

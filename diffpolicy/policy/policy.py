@@ -68,6 +68,12 @@ class Policy(
         self.provenance: dict[str, Any] = {}  # where its weights come from, likewise
         self.encoder = Encoder(spaces, config.n_obs_steps)
         self.sampler = self._made(config, self.encoder.features, len(spaces.action))
+        if config.acting.warm_start is not None and self._begin == 0:
+            raise InputError(
+                f"expected a sampler of two steps or more and acting.warm_start below its first time, "
+                f"{float(self.sampler.times[0]):g}, since chains would begin at noise all the same, got "
+                f"{len(self.sampler)} steps and {config.acting.warm_start}; lower it, or take more steps"
+            )
 
     @staticmethod
     def _made(config: PolicyConfig, features: int, width: int) -> Sampler | MixtureHead:
@@ -160,7 +166,7 @@ class Policy(
     ) -> NDArray[np.float32]:
         draws = noise[:, 0] if noise.shape[1] == 1 else noise.swapaxes(0, 1)  # (n,H,A) or (K+1,n,H,A)
         pulled = last is not None and self.config.acting.real_time is not None
-        with torch.no_grad() if pulled else torch.inference_mode():  # a pull is a gradient of the denoiser's
+        with torch.inference_mode(not pulled), torch.no_grad():  # a pull is a gradient of the denoiser's
             given = [torch.from_numpy(each) for each in (past, draws, last) if each is not None]
             if self.device.type == "cpu":
                 chunk: NDArray[np.float32] = self.chunk(*given).numpy()

@@ -58,7 +58,9 @@ def load_actor(who: str | Path, environment: str | None = None, change: Sequence
         InputError: nothing of that name, no environment is known, or a setting cannot be changed.
     """
     if change and not _is_checkpoint(who):
-        raise InputError(f"expected a checkpoint folder to change {', '.join(change)} of, got {who}")
+        raise InputError(
+            f"expected a checkpoint folder, whose {', '.join(change)} could be changed, got {who}; leave --change out"
+        )
     if str(who) in ("expert", "planner"):
         if environment is None:
             raise InputError(f"the {who} belongs to an environment; add --environment")
@@ -106,6 +108,7 @@ def _load_checkpoint(folder: Path, environment: str | None, change: Sequence[str
     if change:
         policy = policy.reconfigured(changed(policy.config, change))
     name = {"checkpoint": folder.parent.name, "best": f"{folder.parent.name}-best"}.get(folder.name, folder.name)
+    name = ", ".join((name, *change))
     known = Actor(name, environment or checkpoint.environment or "", everywhere(policy), policy.calls)
     known = replace(known, first_nfe=policy.sampler.calls, provenance=checkpoint.provenance, folder=folder.parent)
     return _chunked(known, policy, policy.spaces, folder)

@@ -155,13 +155,18 @@ class Correct:
 
     def _keep_best(self) -> None:
         """Copy the best policy of all rounds to ``best``; of two that are equal, the later."""
-        from diffpolicy.policy.checkpoint import copy_checkpoint, load_checkpoint
-        from diffpolicy.recipes.validation import best_line
+        from diffpolicy.policy.checkpoint import copy_checkpoint
+        from diffpolicy.recipes.validation import best_line, chosen_in
 
-        folders = [self.out / f"round-{number}" / "best" for number in range(1, self.rounds + 1)]
-        figures = [float(load_checkpoint(folder).provenance["chosen"]["figure"]) for folder in folders]
-        last = max(range(len(folders)), key=lambda number: (figures[number], number))
-        copy_checkpoint(folders[last], self.out / "best")
+        best: tuple[float, Path] | None = None
+        for folder in (self.out / f"round-{number}" / "best" for number in range(1, self.rounds + 1)):
+            chosen = chosen_in(folder)
+            if chosen is None:
+                print(best_line(folder.parent))
+            elif best is None or chosen["figure"] >= best[0]:
+                best = chosen["figure"], folder
+        if best is not None:
+            copy_checkpoint(best[1], self.out / "best")
         print(best_line(self.out))
 
     def _stage(self, folder: Path, environment: str, number: int, aggregated: int, about: dict[str, Any]) -> Stage:

@@ -79,8 +79,8 @@ def cost(policy: Policy) -> dict[str, Any]:
     noise = torch.zeros(policy._draws(False), 1, policy.config.horizon, policy.action_size, device=policy.device)
     hook = network.register_forward_pre_hook(lambda _, args: calls.append(args))
     try:
-        with torch.inference_mode(), FlopCounterMode(display=False) as decision:
-            policy.sampler.draw(policy.encoder(windows), noise if len(noise) > 1 else noise[0])
+        with torch.no_grad(), FlopCounterMode(display=False) as decision:
+            policy.chunk(windows, noise if len(noise) > 1 else noise[0], noise[0])  # not an episode's first
     finally:
         hook.remove()
     total, rows = decision.get_total_flops(), sum(len(args[0]) for args in calls)
@@ -113,7 +113,8 @@ def _lines(content: dict[str, Any]) -> Iterator[str]:
     calls, rows = content["network_calls"], content["network_rows"]
     yield f"{content['checkpoint']}, of {content['environment'] or 'no environment that it names'}"
     yield from _spaces(content["spaces"])
-    yield _line("acting", _words({name: policy[name] for name in acting}))
+    beside = {name: value for name, value in policy["acting"].items() if value}
+    yield _line("acting", _words({name: policy[name] for name in acting} | beside))
     yield _line("network", f"{network.pop('kind')}, {_words(network)}; {content['parameters']:,} parameters")
     modes = f", modes {policy['modes']}" if policy["model"] == "mixture" else ""
     yield _line("model", f"{policy['model']}{modes}")

@@ -35,7 +35,8 @@ class Evaluate:
     change: tuple[str, ...] = ()
     """Settings to act with instead of the checkpoint's: sampler.steps=4, n_action_steps=4, acting.latency=2, ..."""
     out: Path | None = None
-    """File for the results; by default evaluation.json, or evaluation-best.json, in the run's folder, replaced by a
+    """File for the results; by default evaluation.json, evaluation-best.json or, with --change,
+    evaluation-changed.json, in the run's folder, replaced by a
     later one."""
     seed: int = 0
     """Names the reset seeds: the same seed gives every method the same episodes."""
@@ -52,7 +53,8 @@ class Evaluate:
         actor = load_actor(self.checkpoint, self.environment, self.change)
         folder = actor.folder
         name = actor.name.replace("/", "-").replace(":", "-")
-        file = "evaluation-best.json" if Path(self.checkpoint).name == "best" else "evaluation.json"
+        kind = ("-best" if Path(self.checkpoint).name == "best" else "") + ("-changed" if self.change else "")
+        file = f"evaluation{kind}.json"
         out = self.out or (folder / file if folder else Path("runs") / f"evaluation-{name}.json")
         conditions_in(actor.environment, self.conditions)  # before anything is made
         _require_replaceable(out)

@@ -15,10 +15,11 @@ from diffpolicy.errors import InputError
 from diffpolicy.recipes.run import provenance, use_threads
 
 if TYPE_CHECKING:
+    from diffpolicy.policy.acting import ActingState
     from diffpolicy.policy.chunked import ChunkedPredictor
     from diffpolicy.policy.policy import Policy
 
-__all__ = ["Export", "latencies"]
+__all__ = ["Export", "latencies", "replanning"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Export:
     checkpoint: Annotated[str, tyro.conf.Positional]
     """A checkpoint folder, or the run that holds one."""
     out: Path | None = None
-    """File to write, .onnx; by default policy.onnx beside the checkpoint, replaced by a later one."""
+    """File to write, .onnx; by default policy.onnx, of the best one policy-best.onnx, beside the checkpoint, replaced
+    by a later one."""
     calls: int = 200
     """Decisions at batch 1 whose latency is measured, of torch and of the file in turn; 0: none."""
     threads: int = 0
@@ -46,7 +48,8 @@ class Export:
             raise InputError(f"expected --calls of 0 or more, got {self.calls}")
         threads = use_threads(self.threads)
         checkpoint = load_checkpoint(self.checkpoint)
-        out = self.out or checkpoint.folder.with_name("policy.onnx")
+        name = "policy-best.onnx" if checkpoint.folder.name == "best" else "policy.onnx"
+        out = self.out or checkpoint.folder.with_name(name)
         done = export_onnx(checkpoint.policy, out, provenance(self))
         print(f"{done.size / 2**20:.2f} MiB; parity with torch {done.parity:.1e}, bar {PARITY:.0e} (normalised units)")
         if self.calls:
@@ -56,6 +59,14 @@ class Export:
                 print(f"{name:12} {middle:6.0f} us a decision (p50), {late:6.0f} us (p99)")
         print(f"written to {out}")
         return out
+
+
+def replanning(actor: ChunkedPredictor, observation: Any) -> ActingState:
+    """A state in which the next call decides, and not for the first time in its episode."""
+    _, state = actor.predict(observation)
+    while not state.waiting.size:
+        _, state = actor.predict(observation, state)
+    return state
 
 
 def latencies(actors: list[ChunkedPredictor], policy: Policy, calls: int, batch: int = 1) -> list[list[float]]:
@@ -70,8 +81,9 @@ def latencies(actors: list[ChunkedPredictor], policy: Policy, calls: int, batch:
             place = rng.uniform(-1, 1, centre.shape if batch == 1 else (batch, *centre.shape))
             named: Any = policy.layout.split((centre + scale * place).astype(np.float32))
             for actor, times in zip(actors, taken, strict=True):
+                state = replanning(actor, named) if actor.config.acting.looks_back else None
                 began = time.perf_counter_ns()
-                actor.predict(named)
+                actor.predict(named, state)
                 times.append((time.perf_counter_ns() - began) / 1000)
             if call == 9:
                 taken[:] = [[] for _ in actors]

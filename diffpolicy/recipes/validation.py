@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffpolicy.data.episode import Episode
     from diffpolicy.recipes.training import Stage
 
-__all__ = ["SHOWN", "Validation", "Validator", "best_line", "playable", "played"]
+__all__ = ["SHOWN", "Validation", "Validator", "best_line", "chosen_in", "playable", "played"]
 
 SHOWN = ("train_loss", "val_loss", "val_episodes", "val_success")  # beside the loss, as training goes on
 _RISING = ("val_success",)  # the others are better where they are lower
@@ -92,7 +92,9 @@ class Validator:
         try:
             if not mend_checkpoint(self.folder):
                 raise InputError("there is none")
-            load_checkpoint(self.folder)
+            found = chosen_in(self.folder)  # a later one, where validation was interrupted after it was saved
+            if found is None or found["by"] != self.best["by"] or found["step"] < self.best["step"]:
+                raise InputError("one that this training did not choose")
         except InputError as error:
             raise InputError(
                 f"expected in {self.folder} the best policy up to now, of step {self.best['step']}, got: {error}; put "
@@ -195,9 +197,19 @@ def playable(
 
 
 def best_line(out: Path) -> str:
-    """What to tell of the best policy of a run that has validated; "" where no figure was finite."""
+    """What to tell of the best policy of a run that has validated, or that there is none of its own."""
     folder = out / "best"
-    if not folder.is_dir():
-        return ""
-    chosen = load_checkpoint(folder).provenance["chosen"]
+    if (chosen := chosen_in(folder)) is None:
+        return f"note: {folder} is not there, or holds no policy that a validation chose"
     return f"best: {folder} ({chosen['by']} {chosen['figure']:.4g} at step {chosen['step']})"
+
+
+def chosen_in(folder: Path) -> dict[str, Any] | None:
+    """What a checkpoint's provenance says of the validation that chose it; None where there is no such checkpoint.
+
+    Raises InputError where it is damaged.
+    """
+    if not folder.is_dir():
+        return None
+    chosen = load_checkpoint(folder).provenance.get("chosen")
+    return dict(chosen) if isinstance(chosen, dict) and {"step", "by", "figure"} <= chosen.keys() else None

@@ -73,8 +73,8 @@ def require_trainable(policy: PolicyConfig, config: RegressionConfig) -> None:
     for name in fixed:
         if (came := getattr(config, name)) != (value := getattr(usual, name)):
             raise InputError(
-                f"RegressionConfig.{name}: expected {value!r}, since training model {policy.model!r} has none to "
-                f"choose, got {came!r}; leave it out, or take another model"
+                f"RegressionConfig.{name}: expected {value!r}, which alone model {policy.model!r} is trained with, got "
+                f"{came!r}; leave it out, or take another model"
             )
 
 
