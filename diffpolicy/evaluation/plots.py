@@ -123,6 +123,7 @@ def success_fronts(panels: Mapping[str, Sequence[tuple[str, float, Interval]]], 
         ticks = [t for e in range(-6, 7) for t in (10.0**e, 3 * 10.0**e) if low / 1.5 <= t <= 1.5 * high]
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.set_xticks([], minor=True)
+        axes.set_xlim(low / 1.3, 1.3 * high)
         axes.set_ylim(0, 102)
         axes.set_yticks([0, 25, 50, 75, 100])
     handles: dict[str, Any] = {}
