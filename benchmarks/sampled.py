@@ -79,28 +79,32 @@ NETWORKS = Suite(
 )
 
 
-def _late() -> list[Method]:
-    """One policy with chunks that follow one another in different ways, and later and later."""
-    flow, one = trained("flow", 0), ("sampler.steps=1",)
+def _late(task: str, every: str, often: str) -> list[Method]:
+    """One policy with chunks that follow one another in different ways, and later and later.
+
+    `every` and `often` say how many actions of a chunk are executed, the latter where chunks are averaged.
+    """
+    flow = trained("flow", 0)
     ways: dict[str, tuple[str, ...]] = {
-        "replaced": (),
-        "replaced, 1 step": one,
-        "ensembled": ("acting.ensemble=0.01", "n_action_steps=4"),
-        "real-time": ("acting.real_time=5",),
-        "warm start": ("acting.warm_start=0.5",),
+        "replaced": (every,),
+        "replaced, 1 step": ("sampler.steps=1", every),
+        "ensembled": ("acting.ensemble=0.01", often),
+        "real-time": ("acting.real_time=5", every),
+        "warm start": ("acting.warm_start=0.5", every),
     }
     return [
-        Method(name, flow, {"late": latency}, change=(*change, f"acting.latency={latency}"))
+        Method(name, flow, {"late": late}, change=(*filter(None, change), f"acting.latency={late}"), tasks=(task,))
         for name, change in ways.items()
-        for latency in (0, 1, 2, 4)
+        for late in (0, 1, 2, 4)
     ]
 
 
+_STANDING, _SWERVING = "diffpolicy/PickPlace-v0", "diffpolicy/Avoid-v0"
 ACTING = Suite(
     "acting",
-    "how chunks follow one another, with a simulated latency of 0 to 4 control steps, on PickPlace",
-    ("diffpolicy/PickPlace-v0",),
-    tuple(_late()),
+    "how chunks follow one another, with a simulated latency of 0 to 4 control steps, on PickPlace and Avoid",
+    (_STANDING, _SWERVING),
+    (*_late(_STANDING, "", "n_action_steps=4"), *_late(_SWERVING, "n_action_steps=4", "n_action_steps=4")),
     ("clean", "hard"),
     seeds=(0, 1, 2),
 )

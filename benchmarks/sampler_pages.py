@@ -63,16 +63,18 @@ def networks_table(rows: Sequence[Row]) -> str:
 
 
 def acting_table(rows: Sequence[Row]) -> str:
-    """A line for each way in which chunks follow one another, a column for each latency."""
-    by = keyed(rows, "method", "late", "condition")
+    """A block a task, a line for each way in which chunks follow one another, a column for each latency."""
+    by = keyed(rows, "task", "method", "late", "condition")
     late = sorted({row["late"] for row in rows})
     lines = []
-    for condition in dict.fromkeys(row["condition"] for row in rows):
+    for task, condition in dict.fromkeys((row["task"], row["condition"]) for row in rows):
         for method in dict.fromkeys(row["method"] for row in rows):
-            cells = [by.get((method, steps, condition)) for steps in late]
+            cells = [by.get((task, method, steps, condition)) for steps in late]
             jerks = " ".join(_number((cell or {}).get("seam_jerk"), 3) for cell in cells)
-            lines.append([f"{condition}, {method}", *(with_interval(cell) for cell in cells), jerks])
-    return markdown(["condition, chunks", *(f"{steps} late" for steps in late), "seam jerk of these"], lines)
+            name = f"{short(task)} {condition}, {method}"
+            lines.append([name, *(with_interval(cell) for cell in cells), jerks])
+    header = ["task, condition, chunks", *(f"{steps} late" for steps in late), "seam jerk of these"]
+    return markdown(header, lines)
 
 
 def draw_front(rows: Sequence[Row]) -> None:

@@ -99,9 +99,23 @@ def _parsed(words: Sequence[str]) -> Callable[[], Any]:
         raise InputError(
             f"unknown {what} {first!r}{near} The commands are {', '.join(RECIPES)}; a command's flags follow it"
         )
+    _require_once(words[1:])
     args = [_NETWORKS.get(word, word) for word in words[1:]]
     cascade = (tyro.conf.CascadeSubcommandArgs,)  # flags may stand before and after the choice of a network
     return tyro.cli(RECIPES[first], prog=f"diffpolicy {first}", args=args, config=cascade)  # type: ignore[no-any-return]
+
+
+def _require_once(words: Sequence[str]) -> None:
+    """Raises InputError where a flag is given twice, of which only the last would count."""
+    seen: set[str] = set()
+    for word in words:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag in seen:
+            raise InputError(
+                f"expected {flag} once, got it twice, of which only the last would count; several values of one flag "
+                "follow it, one after the other"
+            )
+        seen.add(flag)
 
 
 if __name__ == "__main__":

@@ -169,6 +169,12 @@ def test_an_unknown_flag_is_answered_with_the_nearest(
     assert nearest in capsys.readouterr().err
 
 
+def test_a_flag_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    once = ["evaluate", "x", "--change", "sampler.steps=4"]
+    assert "--change once, got it twice" in complaint(capsys, *once, "--change", "acting.latency=1")
+    assert "--num-envs once" in complaint(capsys, "evaluate", "x", "--num_envs", "4", "--num-envs=2")
+
+
 def test_settings_that_contradict_each_other_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["bc", "--policy.horizon", "2"])

@@ -321,6 +321,10 @@ def test_the_command_writes_the_file_and_says_how_good_it_is(
     ):
         assert words in said
     assert OnnxPolicy(path).metadata["about"]["settings"]["recipe"] == "export"
+    before = path.read_bytes()
+    save_checkpoint(make("Pendulum-v1"), tmp_path / "run" / "best")
+    assert Export(str(tmp_path / "run" / "best"), calls=0)() == tmp_path / "run" / "policy-best.onnx"
+    assert path.read_bytes() == before
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from diffpolicy.data.dataset import read_dataset
 from diffpolicy.diffusion import MLPConfig, SamplerConfig
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig, load_checkpoint
+from diffpolicy.recipes.actors import load_actor
 from diffpolicy.recipes.bc import Bc
 from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
@@ -304,6 +306,23 @@ def test_a_video_shows_every_actor(house: House) -> None:
     assert frames[0].std() > 1
     assert np.abs(frames[0].astype(float) - frames[-1]).max() > 10
     out.unlink()
+
+
+def test_a_video_films_checkpoints_with_changed_settings(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Sequence[str]]] = []
+
+    def noted(who: str, environment: str | None = None, change: Sequence[str] = ()) -> Any:
+        asked.append((who, change))
+        return load_actor(who, environment, change)
+
+    monkeypatch.setattr("diffpolicy.recipes.actors.load_actor", noted)
+    who, out = str(house.bc.out / "checkpoint"), house.bc.out / "v.mp4"
+    Video((who, "expert"), out, environment=TASK, change=("acting.latency=2",), episodes=1, size=16)()
+    assert asked == [(who, ("acting.latency=2",)), ("expert", ())]
+    out.unlink()
+    with pytest.raises(InputError, match=r"acting\.latency=2 could be changed, got expert"):
+        Video(("expert",), out, environment=TASK, change=("acting.latency=2",))()
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "SAC"])

@@ -139,6 +139,11 @@ def test_the_gradient_need_not_be_clipped() -> None:
     assert RegressionConfig(clip=INF).clip == INF
 
 
+def test_a_range_of_churn_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(InputError, match="first number not above its second"):
+        SamplerConfig(churn_range=(2.0, 1.0))
+
+
 def test_a_command_line_still_builds_them() -> None:
     words = ["--horizon", "8", "--n-action-steps", "4", "--schedule", "cosine", "--sampler.clip", "None"]
     cascade = (tyro.conf.CascadeSubcommandArgs,)

@@ -326,7 +326,7 @@ def test_the_best_of_a_run_is_evaluated_beside_its_last(imitation: Bc) -> None:
 
 
 def test_a_correction_keeps_the_best_of_all_its_rounds(
-    imitation: Bc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    imitation: Bc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     left = iter([0.0, 0.5, 0.0, 0.5, 0.0])  # the try before the work, then two validations of each round
     seen: list[tuple[Any, ...]] = []
@@ -346,6 +346,13 @@ def test_a_correction_keeps_the_best_of_all_its_rounds(
     best = load_checkpoint(correct.out / "best").provenance
     assert (best["round"], best["chosen"]["step"], best["chosen"]["figure"]) == (2, 2, 0.5)
     assert weights(correct.out, "best") == weights(correct.out / "round-2", "best") != weights(correct.out)
+    shutil.rmtree(correct.out / "round-2" / "best")
+    capsys.readouterr()
+    left = iter([0.0])
+    correct()  # finished before: only the best is sought anew
+    assert "round-2" in (told := capsys.readouterr().out)
+    assert "is not there" in told
+    assert load_checkpoint(correct.out / "best").provenance["round"] == 1
 
 
 @pytest.mark.parametrize(
@@ -356,6 +363,7 @@ def test_a_correction_keeps_the_best_of_all_its_rounds(
         ({"validation": -0.1}, "above 0 and below 1"),
         ({"validate_every": 0}, "validate_every >= 1"),
         ({"validation_episodes": -1}, "validation_episodes >= 0"),
+        ({"validation": 0.0, "validation_episodes": 0}, "--validation or --validation-episodes with validate_every 5"),
         ({"validation_episodes": 1, "seed": 500}, r"seed in 0\.\.499"),
         ({"validation_episodes": 1, "environment": "Pendulum-v1"}, "the data are not of"),
     ],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffpolicy.policy.chunked import ChunkedPredictor
     from diffpolicy.policy.spaces import SpaceSpec
 
-__all__ = ["Actor", "load_actor"]
+__all__ = ["Actor", "is_checkpoint", "load_actor"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def load_actor(who: str | Path, environment: str | None = None, change: Sequence
     Raises:
         InputError: nothing of that name, no environment is known, or a setting cannot be changed.
     """
-    if change and not _is_checkpoint(who):
+    if change and not is_checkpoint(who):
         raise InputError(
             f"expected a checkpoint folder, whose {', '.join(change)} could be changed, got {who}; leave --change out"
         )
@@ -82,7 +82,7 @@ def load_actor(who: str | Path, environment: str | None = None, change: Sequence
     return _load_checkpoint(Path(who), environment, change)
 
 
-def _is_checkpoint(who: str | Path) -> bool:
+def is_checkpoint(who: str | Path) -> bool:
     """Whether it can only be a checkpoint folder, or the run that holds one."""
     return Path(who).is_dir() and not (Path(who) / "model.zip").is_file()
 

@@ -8,6 +8,8 @@ from diffpolicy.errors import InputError
 
 __all__ = ["checked_training"]
 
+_VALIDATED_BY = ("validation", "validation_episodes")  # settings of a recipe, of which some have the second alone
+
 
 def checked_training(recipe: Any) -> None:
     """Raises InputError where the numbers of a training recipe cannot train, or nothing compiles that is to be."""
@@ -20,6 +22,10 @@ def checked_training(recipe: Any) -> None:
         )
     if recipe.validation_episodes < 0:
         raise InputError(f"expected validation_episodes >= 0, got {recipe.validation_episodes}; 0 plays none")
+    validated = recipe.validation_episodes or getattr(recipe, "validation", 0)
+    if not validated and recipe.validate_every != type(recipe).validate_every:
+        means = " or ".join(f"--{name.replace('_', '-')}" for name in _VALIDATED_BY if hasattr(recipe, name))
+        raise InputError(f"expected {means} with validate_every {recipe.validate_every}: nothing else is validated")
     if recipe.optimiser.compile:
         from diffpolicy.training.compiling import require_compiler
 

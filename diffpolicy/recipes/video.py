@@ -35,6 +35,8 @@ class Video:
     """Disturbance."""
     environment: str | None = None
     """Gymnasium id; by default the first checkpoint's."""
+    change: tuple[str, ...] = ()
+    """Settings that every checkpoint acts with instead of its own: sampler.steps=4, acting.latency=2, ..."""
     episodes: int = 3
     """Episodes, one after the other."""
     seed: int = 0
@@ -71,13 +73,19 @@ class Video:
 
     def _actors(self) -> list[Actor]:
         """Who acts, all in one environment."""
-        from diffpolicy.recipes.actors import load_actor
+        from diffpolicy.recipes.actors import is_checkpoint, load_actor
 
         environment = self.environment
         for who in self.checkpoints:
             if environment is None and who not in ("expert", "planner"):
                 environment = load_actor(who).environment
-        return [load_actor(who, environment) for who in self.checkpoints]
+        changed = [who for who in self.checkpoints if is_checkpoint(who)]
+        if self.change and not changed:
+            raise InputError(
+                f"expected a checkpoint folder, whose {', '.join(self.change)} could be changed, got "
+                f"{' '.join(self.checkpoints)}; leave --change out"
+            )
+        return [load_actor(who, environment, self.change if who in changed else ()) for who in self.checkpoints]
 
     def _filmed(self, actors: Sequence[Actor], seeds: Sequence[int]) -> Frames:
         """The frames of all episodes, the actors side by side; the end of each stands for a while."""
