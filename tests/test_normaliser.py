@@ -222,3 +222,23 @@ def test_bounds_must_be_ordered() -> None:
     for side in (INF, -INF):
         with pytest.raises(InputError, match="finite number between"):
             Bounds((side,), (side,))
+
+
+def test_joined_ranges_follow_what_is_loaded_and_moved() -> None:
+    spaces = SpaceSpec({"a": Bounds((-2.0,), (2.0,)), "b": Bounds((0.0,), (8.0,))}, Bounds((-1.0,), (1.0,)), False)
+    wider = SpaceSpec({"a": Bounds((-4.0,), (4.0,)), "b": Bounds((0.0,), (8.0,))}, Bounds((-1.0,), (1.0,)), False)
+    ours, theirs = Normaliser(spaces), Normaliser(wider)
+    with torch.inference_mode():
+        centre, scale = ours.ranges()
+    assert (centre.tolist(), scale.tolist()) == ([0.0, 4.0], [2.0, 4.0])
+    assert not scale.is_inference()  # good for training, too
+    holder = torch.nn.ModuleDict({"normaliser": ours})
+    holder.load_state_dict(torch.nn.ModuleDict({"normaliser": theirs}).state_dict())
+    assert ours.ranges()[1].tolist() == [4.0, 4.0]
+    assert holder.double().normaliser.ranges()[1].dtype == torch.float64  # type: ignore[union-attr, operator]
+    endless = SpaceSpec({"a": Bounds((-np.inf,), (np.inf,))}, Bounds((-1.0,), (1.0,)), False)
+    fitted = Normaliser(endless)
+    with pytest.raises(InputError, match="fitted"):
+        fitted.ranges()
+    fitted.fit({"a": torch.tensor([[0.0], [6.0]])}, torch.zeros(2, 1))
+    assert fitted.ranges()[1].tolist() == [3.0]

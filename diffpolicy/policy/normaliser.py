@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,8 @@ class Normaliser(nn.Module):
         self.register_buffer("action_low", torch.tensor(spaces.action.low), persistent=False)
         self.register_buffer("action_high", torch.tensor(spaces.action.high), persistent=False)
         self._fitted = False
+        self._joined: tuple[Tensor, Tensor] | None = None  # what `ranges` gave, until it may have changed
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     @property
     def fitted(self) -> bool:
@@ -104,6 +107,7 @@ class Normaliser(nn.Module):
                 raise InputError(f"expected finite rows of {name!r}, got NaN or infinity; clean the data")
         for _, span, rows in pairs:
             span.fit(rows.to(span.scale))
+        self._joined = None
         self.freeze()
 
     def normalise_obs(self, observations: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -112,9 +116,26 @@ class Normaliser(nn.Module):
         return {name: self._range(name)(value) for name, value in observations.items()}
 
     def ranges(self) -> tuple[Tensor, Tensor]:
-        """Centre and half-range (C,) of all observations, joined in the order of their sorted names."""
+        """Centre and half-range (C,) of all observations, joined in the order of their sorted names.
+
+        They are joined once and not for each decision; do not write into them.
+        """
+        if torch.compiler.is_compiling():  # a tracer's tensors are of no use afterwards
+            return self._join()
+        if self._joined is None:
+            with torch.inference_mode(False), torch.no_grad():
+                self._joined = self._join()
+        return self._joined
+
+    def _join(self) -> tuple[Tensor, Tensor]:
         self._require_fitted()
         return torch.cat([span.centre for span in self._ordered]), torch.cat([span.scale for span in self._ordered])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moved, or of another precision: so are the ranges."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._joined = None
+        return self
 
     def normalise_action(self, action: Tensor) -> Tensor:
         """Raw actions (..., A) -> the same in units of their range."""
@@ -141,6 +162,12 @@ class Normaliser(nn.Module):
                 "expected a fitted normaliser, got one with unbounded dimensions of unknown range; "
                 "call policy.normaliser.fit(observations, actions) with the demonstrations first"
             )
+
+
+def _forget(normaliser: Normaliser, keys: object) -> None:
+    """Other ranges were loaded."""
+    del keys
+    normaliser._joined = None
 
 
 def _key(name: str) -> str:
