@@ -1,9 +1,9 @@
 """Carry committed cells over to the present code where it does, to the bit, what the code that made them did.
 
-``python -m benchmarks.carry COMMIT`` probes COMMIT and the present commit on this machine: demonstrations, imitation,
-correction and evaluation of every task, in small. Where all digests that vouch for a cell agree, and COMMIT would have
-called it fresh, it gets the key that the present code gives it, and notes from where it was carried. Other cells stay
-as they are.
+``python -m benchmarks.carry COMMIT`` probes COMMIT and the present commit on this machine, in small: demonstrations,
+imitation, correction and evaluation of every task, and on one of them every kind of policy, sampled in every way. Where
+all digests that vouch for a cell agree, and COMMIT would have called it fresh, it gets the key that the present code
+gives it, and notes from where it was carried. Other cells stay as they are.
 """
 
 from __future__ import annotations
@@ -71,12 +71,17 @@ def _concerned(vouched: str, changed: Sequence[str]) -> bool:
     """Whether a cell that these digests vouch for, a name or all of a task but its expert's, is touched."""
     if not vouched.endswith(" "):
         return vouched in changed
-    return any(name.startswith(vouched) and not name.startswith(f"{vouched}expert ") for name in changed)
+    ours = [name for name in changed if name.startswith((vouched, "any "))]
+    return any(not name.startswith(f"{vouched}expert ") for name in ours)
 
 
 def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Names of what was probed on both sides and differs, or was probed on one side alone."""
-    return [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    """Names of what was probed on both sides and differs, or was probed on one side alone.
+
+    A kind of policy that is new concerns no cell of old code.
+    """
+    names = {*old, *(name for name in new if not name.startswith("any "))}
+    return [name for name in sorted(names) if old.get(name) != new.get(name)]
 
 
 def _git(*words: str) -> str:

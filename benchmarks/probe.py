@@ -25,10 +25,19 @@ from diffpolicy.recipes.correct import Correct
 from diffpolicy.recipes.evaluate import Evaluate
 from diffpolicy_envs import TASKS
 
-__all__ = ["cells", "digests", "main"]
+__all__ = ["ANY", "cells", "digests", "kinds", "main"]
+
+ANY = "any"  # in the place of a task: digests that concern policies of every task
+PROBED = "diffpolicy/PickPlace-v0"
 
 EPISODES = 6  # of an evaluation; of a planned task two, which take as long
 UPDATES = 25
+ACTING = (
+    ("acting.latency=2",),
+    ("acting.ensemble=0.01", "n_action_steps=4"),
+    ("acting.real_time=5", "acting.latency=1"),
+    ("acting.warm_start=0.5", "n_action_steps=4"),
+)  # ways in which chunks follow one another
 TIMES = ("latency_us",)  # columns that no two runs agree on
 
 
@@ -61,15 +70,36 @@ def digests(task: str, folder: Path) -> Iterator[tuple[str, str]]:
         for condition in conditions:
             out = folder / f"{name}-{condition}.json"
             Evaluate(who, episodes=episodes, conditions=(condition,), environment=task, out=out)()
-            rows = json.loads(out.read_text())["episodes"]
-            plain = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-            yield f"{task} {name} {condition}", _sha(json.dumps(plain, sort_keys=True).encode())
+            yield f"{task} {name} {condition}", _of_rows(out)
+
+
+def kinds(folder: Path) -> Iterator[tuple[str, str]]:
+    """What every kind of policy comes to, sampled in every way that suites know, and acting in some; on one task."""
+    try:
+        from benchmarks.sampled import SOLVERS
+        from benchmarks.trained import KINDS
+    except ImportError:  # there was one kind then, which each task's digests tell of
+        return
+
+    def acted(bc: Path, change: tuple[str, ...]) -> str:
+        out = folder / "evaluation.json"
+        Evaluate(str(bc), episodes=2, conditions=("clean",), environment=PROBED, change=change, out=out)()
+        return _of_rows(out)
+
+    Collect(PROBED, episodes=2, out=folder / "clean")()
+    made = {}
+    for kind, policy in KINDS.items():
+        made[kind] = Bc(folder / "clean", folder / kind, policy=policy, steps=UPDATES)()
+        yield f"{ANY} kind {kind}", _of_weights(made[kind])
+    ways = {f"acting {' '.join(change)}": ("flow", change) for change in ACTING}
+    for name, (kind, change) in {**SOLVERS, **ways}.items():
+        yield f"{ANY} {name}", acted(made[kind], change)
 
 
 def cells() -> dict[str, dict[str, Any]]:
     """Of every committed cell: what it asks, the key that this code gives it, its stages, and who vouches for it.
 
-    An expert's digest is its own under that condition; a policy's are all of its task but the expert's.
+    An expert's digest is its own under that condition; a policy's are all of its task but the expert's, and of any.
     """
     from benchmarks.suites import SUITES
 
@@ -101,6 +131,12 @@ def _of_weights(checkpoint: Path) -> str:
     return _sha(b"".join(name.encode() + weights[name].tobytes() for name in sorted(weights)))
 
 
+def _of_rows(evaluation: Path) -> str:
+    rows = json.loads(evaluation.read_text())["episodes"]
+    plain = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+    return _sha(json.dumps(plain, sort_keys=True).encode())
+
+
 def _sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -114,6 +150,8 @@ def main() -> None:
             print(task, file=sys.stderr)
             with contextlib.redirect_stdout(sys.stderr):
                 found |= dict(digests(task, folder / task.rpartition("/")[2]))
+    with contextlib.redirect_stdout(sys.stderr):
+        found |= dict(kinds(folder / "kinds"))
     (folder / "digests.json").write_text(json.dumps(found, indent=1))
     (folder / "cells.json").write_text(json.dumps(cells()))
 

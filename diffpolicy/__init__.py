@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diffpolicy.recipes.collect import Collect
     from diffpolicy.recipes.correct import Correct
     from diffpolicy.recipes.describe import Describe
+    from diffpolicy.recipes.distil import Distil
     from diffpolicy.recipes.evaluate import Evaluate
     from diffpolicy.recipes.export import Export
     from diffpolicy.recipes.quickstart import Quickstart
@@ -42,6 +43,7 @@ __all__ = [
     "Correct",
     "Dataset",
     "Describe",
+    "Distil",
     "Episode",
     "Evaluate",
     "Export",
@@ -69,6 +71,7 @@ _HOMES = {
     "Correct": "recipes.correct",
     "Dataset": "data.dataset",
     "Describe": "recipes.describe",
+    "Distil": "recipes.distil",
     "Episode": "data.episode",
     "Evaluate": "recipes.evaluate",
     "Export": "recipes.export",

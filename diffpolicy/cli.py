@@ -17,6 +17,7 @@ from diffpolicy.recipes.change import Change
 from diffpolicy.recipes.collect import Collect
 from diffpolicy.recipes.correct import Correct
 from diffpolicy.recipes.describe import Describe
+from diffpolicy.recipes.distil import Distil
 from diffpolicy.recipes.evaluate import Evaluate
 from diffpolicy.recipes.expert import Expert
 from diffpolicy.recipes.export import Export
@@ -32,6 +33,7 @@ RECIPES: dict[str, Callable[..., Any]] = {
     "collect": Collect,
     "bc": Bc,
     "correct": Correct,
+    "distil": Distil,
     "change": Change,
     "evaluate": Evaluate,
     "video": Video,

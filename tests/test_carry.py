@@ -62,6 +62,7 @@ def test_stages_of_a_store_are_found_again_and_half_made_ones_are_not_taken(tmp_
     old = {"envs/one": {"stages": [["bc", "old"], ["evaluate", "old"]], "vouched": "Push "}}
     new = {"envs/one": {"stages": [["bc", "new"], ["evaluate", "new"]], "vouched": "Push "}}
     assert moved(old, new, ["Push correct"], tmp_path) == 0
+    assert moved(old, new, ["any kind flow"], tmp_path) == 0
     assert moved(old, new, ["Stack bc"], tmp_path) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bc-new", "bc-stale", "evaluate-old"]
 
@@ -69,6 +70,8 @@ def test_stages_of_a_store_are_found_again_and_half_made_ones_are_not_taken(tmp_
 def test_what_is_probed_on_one_side_alone_counts_as_a_difference() -> None:
     assert differing({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}) == ["b", "c"]
     assert differing({"a": "1"}, {"a": "1"}) == []
+    assert differing({"any kind flow": "1"}, {"any kind flow": "2", "any kind new": "3"}) == ["any kind flow"]
+    assert differing({"any kind gone": "1"}, {}) == ["any kind gone"]
 
 
 def test_the_same_code_gives_the_same_digests(tmp_path: Path) -> None:

@@ -137,6 +137,11 @@ class Sampler(nn.Module):
         """The times (K+1,) of a chain's states in `schedule`, from noise to clean; churn lifts them."""
         return self.times
 
+    def coefficients(self, k: int) -> tuple[Tensor, Tensor]:
+        """x_weight and clean_weight of step k, each (): its mean is x_weight x + clean_weight clean."""
+        row = self._kernels[k]
+        return row.x_weight, row.clean_weight
+
     def with_steps(self, steps: int) -> Sampler:
         """The same denoiser, shared, on a grid of another number of steps."""
         return Sampler(self.denoiser, replace(self.config, steps=steps)).to(self.times.device)

@@ -15,7 +15,7 @@ from diffpolicy.diffusion.architectures import network_from_json
 from diffpolicy.diffusion.settings import Among, Kind, Number, Whole, check_settings
 from diffpolicy.errors import InputError
 from diffpolicy.lazy import loader
-from diffpolicy.policy.models import MODES, ModelName, enter_frame
+from diffpolicy.policy.models import FRAMES, MODES, ModelName, enter_frame
 
 if TYPE_CHECKING:
     from diffpolicy.policy.acting import ActingState
@@ -103,7 +103,8 @@ class PolicyConfig:
     """Share of the training samples that are denoised without their observation, which guidance needs (such as 0.1)."""
     model: ModelName = "diffusion"
     """A denoiser of many steps, or a baseline, which fixes schedule, prediction and sampler: regression, MIP (two
-    steps), a Gaussian, a mixture of Gaussians."""
+    steps), a Gaussian, a mixture of Gaussians, or of any number of steps a shortcut model or MeanFlow. A student is
+    what `distil` makes."""
     modes: int = MODES
     """Components of a mixture."""
 
@@ -144,7 +145,7 @@ class PolicyConfig:
                 f"chunk lasts until the next one comes, got latency {latency}, n_action_steps {self.n_action_steps} "
                 f"and {ahead} actions ahead; lower the latency, or change n_action_steps"
             )
-        if self.acting.looks_back and self.model != "diffusion":
+        if self.acting.looks_back and self.model in FRAMES and not FRAMES[self.model].chains:
             raise InputError(
                 f"expected acting.warm_start and acting.real_time to be None for model {self.model!r}, which draws no "
                 "chain; leave them out"

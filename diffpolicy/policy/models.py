@@ -1,4 +1,4 @@
-"""The models that a policy can be, and the frame that each but diffusion fixes: schedule, prediction and sampler."""
+"""The models that a policy can be, and the frame that a baseline fixes: schedule, prediction and sampler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FRAMES", "MODES", "Frame", "ModelName", "enter_frame"]
 
-ModelName = Literal["diffusion", "regression", "mip", "gaussian", "mixture"]
+ModelName = Literal["diffusion", "regression", "mip", "gaussian", "mixture", "shortcut", "mean_flow", "student"]
 MODES = 5  # components of a mixture, unless told
 
 
@@ -26,11 +26,14 @@ class Frame:
     schedule: ScheduleName = "straight"
     prediction: PredictionName = "x0"
     modes: int | None = MODES  # None: the user's choice
+    chains: bool = False  # it draws chains, from noise to a chunk
+    two_times: bool = False  # its network reads where a step ends
     head: bool = False  # the network puts out a density (`diffusion.mixture`) in the place of a clean chunk
 
 
 _ONCE = SamplerConfig(steps=1, temperature=0.0)
 _DENSITY = Frame(_ONCE, ("clip", "temperature"), head=True)
+_INTERVALS = Frame(SamplerConfig(), ("clip", "steps", "temperature"), prediction="flow", chains=True, two_times=True)
 
 FRAMES: dict[str, Frame] = {
     # asked once, at noise of temperature 0: a function of the observation
@@ -39,6 +42,9 @@ FRAMES: dict[str, Frame] = {
     "mip": Frame(SamplerConfig(steps=2, times=(1.0, 0.1, 0.0), eta=1.0, temperature=0.0)),
     "gaussian": replace(_DENSITY, modes=1),
     "mixture": replace(_DENSITY, modes=None),
+    # straight lines, in steps of any length that the network knows the end of
+    "shortcut": _INTERVALS,
+    "mean_flow": _INTERVALS,
 }
 
 
@@ -69,3 +75,5 @@ def enter_frame(config: PolicyConfig) -> None:
         chosen = {name: getattr(config.sampler, name) for name in frame.free}
         chosen = {name: value for name, value in chosen.items() if name != "temperature" or value is not None}
         object.__setattr__(config, "sampler", replace(frame.sampler, **chosen))
+        if frame.two_times:
+            object.__setattr__(config, "network", replace(config.network, two_times=True))

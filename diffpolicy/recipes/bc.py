@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig
+from diffpolicy.policy.models import FRAMES
 from diffpolicy.recipes.checks import checked_training
 from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.run import open_run, program, provenance, use_threads
@@ -107,7 +108,8 @@ class Bc:
         if self.demonstrations is not None and not 1 <= self.demonstrations <= len(dataset.episodes):
             raise InputError(f"{self.data} has {len(dataset.episodes)} episodes, asked for {self.demonstrations}")
         checked_training(self)
-        if self.policy.network.two_times:
+        frame = FRAMES.get(self.policy.model)
+        if self.policy.network.two_times and not (frame and frame.two_times):
             raise InputError(
                 "expected policy.network.two_times=False, got True: imitation trains one time; leave it out"
             )

@@ -23,6 +23,7 @@ from diffpolicy.training.fit import Report, fit
 from diffpolicy.training.logs import JsonLines, Progress, TensorBoard, chain, every
 from diffpolicy.updates import RegressionConfig
 from diffpolicy.updates.regression import Regression
+from diffpolicy.updates.targets import Target
 
 __all__ = ["Interrupt", "Stage", "train"]
 
@@ -42,9 +43,17 @@ class Stage:
     validation: Validation | None = None
 
 
-def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Stage) -> Policy:
+def train(
+    policy: Policy,
+    windows: Windows,
+    config: RegressionConfig,
+    stage: Stage,
+    target: Target | None = None,
+    teacher: Policy | None = None,
+) -> Policy:
     """Train ``policy`` in place and return its averaged copy, which is also in ``folder/checkpoint``.
 
+    It is trained towards its model's own target, or towards another, which may ask a teacher.
     A stage that was interrupted goes on from its last checkpoint, bit for bit on the same machine and thread
     count; one that is complete is only loaded. Raises InputError where the checkpoint there is damaged or of
     another stage, and OSError where one cannot be saved; the message says what stands on disk.
@@ -54,7 +63,7 @@ def train(policy: Policy, windows: Windows, config: RegressionConfig, stage: Sta
             f"expected steps, batch_size and checkpoint_every >= 1, got {stage.steps}, {stage.batch_size} and "
             f"{stage.checkpoint_every}"
         )
-    update = Regression(policy, stage.steps, config, seed=stage.seed)
+    update = Regression(policy, stage.steps, config, seed=stage.seed, target=target, teacher=teacher)
     validator = None if stage.validation is None else Validator(update, windows, stage, stage.validation)
     folder = stage.folder / "checkpoint"
     seconds = _resume(update, validator, folder) if mend_checkpoint(folder) else 0.0

@@ -65,8 +65,16 @@ class RegressionConfig:
         )
 
 
-def require_trainable(policy: PolicyConfig, config: RegressionConfig) -> None:
-    """Raises InputError where the settings are of another model than the policy's, which would ignore them."""
+def require_trainable(policy: PolicyConfig, config: RegressionConfig, told: bool = False) -> None:
+    """Raises InputError where the settings are of another model than the policy's, which would ignore them.
+
+    Or where the model has no target of its own, and none is told.
+    """
+    if policy.model == "student" and not told:
+        raise InputError(
+            "expected a policy that learns from actions, got a student, which learns from its teacher alone; train or "
+            "correct the teacher, and distil that"
+        )
     frame, usual = FRAMES.get(policy.model), RegressionConfig()
     of_head = ("loss", "precision", "compile")
     fixed = () if frame is None else ("t_min", "times", "weights", *(of_head if frame.head else ()))

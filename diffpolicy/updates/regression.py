@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,12 +24,20 @@ from diffpolicy.training.compiling import compiled
 from diffpolicy.training.ema import Ema
 from diffpolicy.training.fit import Metrics
 from diffpolicy.updates import RegressionConfig, require_trainable
-from diffpolicy.updates.targets import TARGETS, Draw, Regressand, Target, denoising
+from diffpolicy.updates.intervals import mean_flow, shortcut
+from diffpolicy.updates.targets import Draw, Regressand, Target, denoising, direct, two_steps
 
-__all__ = ["Draw", "Regressand", "Regression", "Target", "cosine_rate", "denoising"]
+__all__ = ["TARGETS", "Draw", "Learning", "Regressand", "Regression", "Target", "cosine_rate", "denoising"]
 
 
 LOG_MEAN, LOG_STD = -1.2, 1.2  # of log(sigma / alpha) in lognormal times (arXiv:2206.00364, table 1)
+TARGETS: dict[str, Target] = {  # by the policy's model
+    "diffusion": denoising,
+    "regression": direct,
+    "mip": two_steps,
+    "shortcut": shortcut,
+    "mean_flow": mean_flow,
+}
 KEYS_AT_ONCE = 256  # keys made at a time: one alone, in the middle of training, takes ten times as long
 
 
@@ -42,6 +50,15 @@ def cosine_rate(step: int, steps: int, lr: float, warmup: int) -> float:
         return lr * (step + 1) / warmup
     done = (step - warmup) / max(steps - warmup, 1)
     return lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+@runtime_checkable
+class Learning(Protocol):
+    """A target that learns something beside the student, which a later run needs to continue."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
 
 
 class Regression:
@@ -67,7 +84,7 @@ class Regression:
         nothing can be compiled that was to be.
         """
         self.config = config or RegressionConfig()
-        require_trainable(policy.config, self.config)
+        require_trainable(policy.config, self.config, told=target is not None)
         self._head = policy.sampler if isinstance(policy.sampler, MixtureHead) else None
         self._t_max = 1.0 if self._head else policy.denoiser.t_max
         if steps < 1 or self.config.t_min >= self._t_max:
@@ -137,6 +154,7 @@ class Regression:
             "policy": self.policy.state_dict(),
             "ema": self.ema.state_dict(),
             "optimiser": self._optimiser.state_dict(),
+            **({"target": self.target.state_dict()} if isinstance(self.target, Learning) else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -145,6 +163,8 @@ class Regression:
             self.ema.load_state_dict(state["ema"])
             self.policy.load_state_dict(state["policy"])
             self._optimiser.load_state_dict(state["optimiser"])
+            if isinstance(self.target, Learning):
+                self.target.load_state_dict(state["target"])
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError(

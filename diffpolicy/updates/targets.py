@@ -15,7 +15,7 @@ from diffpolicy.diffusion import WeightName
 from diffpolicy.policy.policy import Policy
 from diffpolicy.training.ema import Ema
 
-__all__ = ["TARGETS", "Draw", "Regressand", "Target", "denoising", "direct", "two_steps"]
+__all__ = ["Draw", "Regressand", "Target", "denoising", "direct", "two_steps"]
 
 
 class Draw(NamedTuple):
@@ -75,6 +75,3 @@ def two_steps(draw: Draw, student: Policy, average: Ema, teacher: Policy | None)
     twice = (torch.cat(pair) for pair in ((first.t, t), (draw.chunk, draw.chunk), (first.weight, first.weight)))
     times, y, weight = twice
     return Regressand(torch.cat([first.x, x]), times, None, y, weight)
-
-
-TARGETS: dict[str, Target] = {"diffusion": denoising, "regression": direct, "mip": two_steps}  # by the policy's model
