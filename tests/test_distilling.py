@@ -130,7 +130,7 @@ def test_students_halved_again_and_again_keep_the_density(teacher: Policy) -> No
 
 def test_consistency_gives_samples_of_the_density_in_one_step(teacher: Policy) -> None:
     student = student_of(teacher, 1)
-    student = trained(student, consistency, aligned(teacher, student, 10), 1500)
+    student = trained(student, consistency, aligned(teacher, student, 10), 2200)
     assert away(drawn(student)) < 0.22
     assert float(shares(drawn(student)).min()) > 0.2
 
