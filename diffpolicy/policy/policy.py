@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,8 @@ class Policy(
     ) -> NDArray[np.float32]:
         draws = noise[:, 0] if noise.shape[1] == 1 else noise.swapaxes(0, 1)  # (n,H,A) or (K+1,n,H,A)
         pulled = last is not None and self.config.acting.real_time is not None
-        with torch.no_grad() if pulled else torch.inference_mode():  # a pull is a gradient of the denoiser's
+        plain = torch.no_grad() if pulled else nullcontext()
+        with torch.inference_mode(not pulled), plain:  # a pull is a gradient of the denoiser's
             given = [torch.from_numpy(each) for each in (past, draws, last) if each is not None]
             if self.device.type == "cpu":
                 chunk: NDArray[np.float32] = self.chunk(*given).numpy()
