@@ -6,7 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any
 
 import tyro
@@ -102,6 +104,7 @@ def _parsed(words: Sequence[str]) -> Callable[[], Any]:
             f"unknown {what} {first!r}{near} The commands are {', '.join(RECIPES)}; a command's flags follow it"
         )
     _require_once(words[1:])
+    _require_values(first, words[1:])
     args = [_NETWORKS.get(word, word) for word in words[1:]]
     cascade = (tyro.conf.CascadeSubcommandArgs,)  # flags may stand before and after the choice of a network
     return tyro.cli(RECIPES[first], prog=f"diffpolicy {first}", args=args, config=cascade)  # type: ignore[no-any-return]
@@ -118,6 +121,18 @@ def _require_once(words: Sequence[str]) -> None:
                 "follow it, one after the other"
             )
         seen.add(flag)
+
+
+def _require_values(command: str, words: Sequence[str]) -> None:
+    """Raises InputError where a flag that takes several values, and has none by default, is given none.
+
+    It may have been a shell's variable that was empty.
+    """
+    recipe: Any = RECIPES[command]
+    several = {f"--{each.name.replace('_', '-')}" for each in fields(recipe) if each.default == ()}
+    for word, following in pairwise([*words, "--"]):
+        if (flag := word.replace("_", "-")) in several and following.startswith("--"):
+            raise InputError(f"expected one value or several after {flag}, got none; say them, or leave it out")
 
 
 if __name__ == "__main__":

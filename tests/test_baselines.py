@@ -29,6 +29,7 @@ from diffpolicy.updates.regression import Regression
 
 MODELS = list(FRAMES)
 every_model = pytest.mark.parametrize("model", MODELS)
+without_chains = pytest.mark.parametrize("model", [name for name in MODELS if not FRAMES[name].chains])
 SPACES = SpaceSpec({"observation": Bounds((-1.0,) * 2, (1.0,) * 2)}, Bounds((-2.0,), (2.0,)), True)
 H, ROWS = 4, 256
 SMALL = MLPConfig(16, 1, 6)
@@ -167,7 +168,7 @@ def test_the_exported_file_acts_alike(model: str, temperature: float | None, tmp
         np.testing.assert_allclose(theirs, ours, atol=1e-5, rtol=0)
 
 
-@every_model
+@without_chains
 def test_its_cost_is_one_call_and_two_for_mip(model: str) -> None:
     policy = make(model)
     found = cost(policy)
@@ -177,7 +178,7 @@ def test_its_cost_is_one_call_and_two_for_mip(model: str) -> None:
     assert found["flops_per_call"] == 2 * sum(p.numel() for p in policy.network.parameters() if p.dim() == 2)
 
 
-@every_model
+@without_chains
 def test_the_settings_tell_the_frame_and_can_be_written_and_changed(model: str) -> None:
     config = PolicyConfig(model=model)  # type: ignore[arg-type]
     assert (config.schedule, config.prediction, config.sampler.temperature) == ("straight", "x0", 0.0)
@@ -189,6 +190,18 @@ def test_the_settings_tell_the_frame_and_can_be_written_and_changed(model: str) 
     policy = make(model)
     assert policy.resampled(clip=0.5).config.sampler.clip == 0.5
     for changes in ({"steps": 8, "times": None}, {"steps": 3, "times": None}, {"eta": 0.5}, {"schedule": "cosine"}):
+        with pytest.raises(InputError, match=f"model '{model}' fixes"):
+            policy.resampled(**changes)
+
+
+@pytest.mark.parametrize("model", ["shortcut", "mean_flow"])
+def test_models_of_two_times_take_any_number_of_steps(model: str) -> None:
+    policy = make(model)
+    config = policy.config
+    assert (config.schedule, config.prediction, config.network.two_times) == ("straight", "flow", True)
+    assert PolicyConfig.from_json(json.loads(json.dumps(asdict(config)))) == config
+    assert [policy.resampled(steps=steps).calls for steps in (1, 2, 8)] == [1, 2, 8]
+    for changes in ({"eta": 0.5}, {"schedule": "cosine"}, {"solver": "heun"}):
         with pytest.raises(InputError, match=f"model '{model}' fixes"):
             policy.resampled(**changes)
 
@@ -207,7 +220,10 @@ def test_the_settings_tell_the_frame_and_can_be_written_and_changed(model: str) 
         ({"model": "gaussian", "condition_dropout": 0.1}, r"condition_dropout: expected 0\.0"),
         ({"model": "gaussian", "modes": 3}, r"modes: expected 1"),
         ({"modes": 3}, r"modes: expected 5, which model 'diffusion' fixes"),
-        ({"model": "gmm"}, r"one of diffusion, regression, mip, gaussian, mixture, got 'gmm'"),
+        (
+            {"model": "gmm"},
+            r"one of diffusion, regression, mip, gaussian, mixture, shortcut, mean_flow, student, got 'gmm'",
+        ),
         ({"model": "mixture", "modes": 0}, r"a whole number from 1"),
     ],
 )

@@ -175,6 +175,11 @@ def test_a_flag_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     assert "--num-envs once" in complaint(capsys, "evaluate", "x", "--num_envs", "4", "--num-envs=2")
 
 
+def test_a_flag_of_several_values_is_not_given_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "several after --change, got none" in complaint(capsys, "evaluate", "x", "--change")
+    assert "several after --change, got none" in complaint(capsys, "video", "x", "--change", "--episodes", "1")
+
+
 def test_settings_that_contradict_each_other_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["bc", "--policy.horizon", "2"])
@@ -241,7 +246,7 @@ def test_a_folder_that_is_taken_is_one_line(here: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert "trains one time" in complaint(capsys, *bc, "3", "--policy.network.two-times")
     assert "steps: 2 there, 3 now" in complaint(capsys, *bc, "3")
-    assert "recipe: 'bc' there, 'quickstart' now" in complaint(capsys, "quickstart", "--out", "run")
+    assert "holds another run (one of bc, not of quickstart)" in complaint(capsys, "quickstart", "--out", "run")
     assert "seed: 0 there, 1 now" in complaint(capsys, "collect", "--episodes", "1", "--out", "demos", "--seed", "1")
 
 

@@ -143,12 +143,13 @@ def test_a_student_begins_as_its_teacher(teacher: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"student_steps": 0}, "student_steps and rollouts >= 1"),
+        ({"student_steps": 0}, "student_steps >= 1, got 0"),
         ({"rounds": -1}, "rounds >= 0"),
         ({"teacher_steps": 1}, "teacher_steps >= 2"),
         ({"rounds": 1, "method": "progressive"}, "rounds 0 with method 'progressive'"),
         ({"rounds": 1, "method": "consistency"}, "take paired or score"),
-        ({"steps": 2, "method": "progressive"}, "each of 3 stages"),
+        ({"steps": 2, "method": "progressive"}, "steps >= 3"),
+        ({"rounds": 1, "environment": "diffpolicy/Avoid-v0"}, "teacher's spaces, got diffpolicy/Avoid-v0"),
         ({"batch_size": 0}, "batch_size and checkpoint_every >= 1"),
         ({"rounds": 1, "conditions": ("rain",)}, "rain"),
         ({"data": Path("nowhere")}, "nowhere"),
@@ -181,6 +182,8 @@ def test_a_student_is_neither_trained_on_actions_nor_given_other_steps(teacher: 
         Bc(teacher.parent / "demos", tmp_path / "b", policy=PolicyConfig(model="student"), steps=2)()
     with pytest.raises(InputError, match=r"no change of sampler\.steps for a student"):
         Evaluate(str(tmp_path / "s"), episodes=1, change=("sampler.steps=4",))()
+    with pytest.raises(InputError, match=r"no change of sampler\.temperature for a student"):
+        Evaluate(str(tmp_path / "s"), episodes=1, change=("sampler.temperature=0.5",))()
     assert Evaluate(str(tmp_path / "s"), episodes=1, conditions=("clean",), change=("n_action_steps=1",))().is_file()
     shutil.rmtree(tmp_path / "s")
 

@@ -14,7 +14,7 @@ from diffpolicy.policy.models import FRAMES
 __all__ = ["FREE", "changed", "replaced"]
 
 FREE = ("n_action_steps", "sampler", "acting")
-_OF_STUDENTS = ("clip", "temperature")  # all of its sampler that does not change the steps that it was distilled to
+_OF_STUDENTS = ("clip",)  # all of its sampler that does not change the chains that it was distilled to
 
 
 def changed(config: PolicyConfig, changes: Sequence[str]) -> PolicyConfig:
@@ -39,8 +39,8 @@ def changed(config: PolicyConfig, changes: Sequence[str]) -> PolicyConfig:
             raise InputError(f"expected {name} once, got it again as {change!r}; leave one out")
         if config.model == "student" and group == "sampler" and inner not in _OF_STUDENTS:
             raise InputError(
-                f"expected no change of {name} for a student, which knows the {config.sampler.steps} steps alone that "
-                "it was distilled to; distil another from its teacher"
+                f"expected no change of {name} for a student, which knows the chains alone that it was distilled to "
+                f"(sampler.steps={config.sampler.steps}); distil another from its teacher"
             )
         new[group][inner] = _value(text)
     return replaced(config, new.pop("", {}), **new)

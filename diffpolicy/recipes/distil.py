@@ -70,14 +70,13 @@ class Distil:
     def __call__(self) -> Path:
         """Distil (or go on distilling) and return the student's checkpoint folder."""
         checked_training(self)
-        if min(self.student_steps, self.rollouts) < 1 or self.rounds < 0:
-            raise InputError(
-                f"expected student_steps and rollouts >= 1 and rounds >= 0, got {self.student_steps}, {self.rollouts} "
-                f"and {self.rounds}"
-            )
+        for name, least in (("student_steps", 1), ("rollouts", 1), ("rounds", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"expected {name} >= {least}, got {getattr(self, name)}; correct it")
         if self.teacher_steps < 2 * self.student_steps:
             raise InputError(
-                f"expected teacher_steps >= {2 * self.student_steps}, twice the student's, got {self.teacher_steps}"
+                f"expected teacher_steps >= {2 * self.student_steps}, twice the student's, got {self.teacher_steps}; "
+                "raise it"
             )
         if self.rounds and self.method in ("progressive", "consistency"):
             raise InputError(
@@ -85,7 +84,9 @@ class Distil:
                 "on the student's own observations"
             )
         if self.steps < len(self._plan()):
-            raise InputError(f"expected an update for each of {len(self._plan())} stages, got {self.steps} in all")
+            raise InputError(
+                f"expected steps >= {len(self._plan())}, an update for each of the stages, got {self.steps}; raise it"
+            )
         with claimed(self.out):
             return self._distil()
 
@@ -110,10 +111,8 @@ class Distil:
                 f"expected a teacher of many steps in {source}, got a student of one; distil its own teacher"
             )
         student = student_of(teacher, self.student_steps)
-        if self.rounds and not environment:
-            raise InputError(f"{source} does not say in which environment to play its student; add --environment")
         if self.rounds:
-            conditions_in(environment, self.conditions)  # before anything is made
+            self._require_playable(source, environment, teacher)
         origin = lineage(source, loaded.provenance) if self.data is None else Lineage(self.data)
         parts = self._observed(origin, teacher)
         threads, plan = use_threads(self.threads), self._plan()
@@ -122,7 +121,7 @@ class Distil:
         for index, steps in enumerate(plan):
             folder = self.out / f"round-{index + 1}"
             if len(plan) - index <= self.rounds:
-                episodes = self._played(folder / "rollouts", self.rounds - len(plan) + index, environment, student)
+                episodes = self._played(folder / "rollouts", index + 1, environment, student)
                 parts.append(_observations(episodes, teacher))
                 spent["env_steps"] += sum(map(len, episodes))
             elder = student if index and self.method == "progressive" else teacher
@@ -136,7 +135,7 @@ class Distil:
             )  # fmt: skip
             stage = Stage(
                 folder, environment, updates, self.batch_size, self.seed + 1000 * index, self.checkpoint_every,
-                f"distillation {index + 1} of {len(plan)}", about,
+                f"distillation, round {index + 1} of {len(plan)}", about,
             )  # fmt: skip
             student = train(pupil, Windows.concat(parts), self.optimiser, stage, target, elder)
             train_s += float(load_checkpoint(folder / "checkpoint").provenance["train_s"])
@@ -144,6 +143,23 @@ class Distil:
         self._tell(student, teacher, parts)
         print(f"checkpoint: {final}   try: {program()} evaluate {self.out}")
         return final
+
+    def _require_playable(self, source: Path, environment: str, teacher: Policy) -> None:
+        """Raises InputError where a student of the teacher's cannot be played there."""
+        from diffpolicy.policy.spaces import SpaceSpec
+        from diffpolicy.rollout.environment import make_vector
+
+        if not environment:
+            raise InputError(f"{source} does not say in which environment to play its student; add --environment")
+        env = make_vector(environment, 1)
+        here = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
+        env.close()
+        if differing := teacher.spaces.differences(here):
+            raise InputError(
+                f"expected to play the student in an environment of its teacher's spaces, got {environment} "
+                f"({differing}); name the teacher's own by --environment"
+            )
+        conditions_in(environment, self.conditions)
 
     def _observed(self, origin: Lineage, teacher: Policy) -> list[Windows]:
         """Windows of the data, and of each of the teacher's own rollouts; raises InputError on what is not its kind."""
@@ -176,7 +192,7 @@ class Distil:
         """Calls of a stage's teacher for each window of a batch."""
         return {"score": self.student_steps, "consistency": 1}.get(self.method, elder.sampler.calls)
 
-    def _played(self, path: Path, index: int, environment: str, student: Policy) -> Sequence[Episode]:
+    def _played(self, path: Path, number: int, environment: str, student: Policy) -> Sequence[Episode]:
         """A round's episodes of the student, from disk where they are complete."""
         from diffpolicy.data.dataset import read_dataset, write_dataset
         from diffpolicy.recipes.progress import EpisodeProgress
@@ -187,11 +203,11 @@ class Distil:
         if path.is_dir():
             return read_dataset(path).episodes
         known = conditions_in(environment, self.conditions)
-        seeds = episode_seeds("correction", self.seed, self.rollouts, start=_FIRST + index * self.rollouts)
+        seeds = episode_seeds("correction", self.seed, self.rollouts, start=_FIRST + number * self.rollouts)
         episodes: list[Episode] = []
-        with EpisodeProgress(self.rollouts, f"rollouts of round {index + 1}") as progress:
-            for number, condition in enumerate(known):
-                if share := seeds[number :: len(known)]:
+        with EpisodeProgress(self.rollouts, f"rollouts of round {number}") as progress:
+            for place, condition in enumerate(known):
+                if share := seeds[place :: len(known)]:
                     env = make_vector(environment, min(len(share), 64), condition)
                     lost = progress.dropped
                     episodes += rollout(env, student, share, condition=condition, finished=progress, dropped=lost)
@@ -203,7 +219,7 @@ class Distil:
             environment=environment,
             observation_space=env.single_observation_space,
             action_space=env.single_action_space,
-            description=f"the student's episodes of round {index + 1}",
+            description=f"the student's episodes of round {number}",
             provenance=provenance(self),
         )
         env.close()

@@ -148,7 +148,9 @@ def print_table(evaluations: list[Evaluation]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("method", "condition", "success", "95%", "episodes", "return", "length", "NFE"):
-        table.add_column(name, no_wrap=True, justify="left" if name in ("method", "condition") else "right")
+        long = name == "method"  # which gives way where there is no room: figures are never cut short
+        justify = "left" if name in ("method", "condition") else "right"
+        table.add_column(name, no_wrap=not long, overflow="fold" if long else "ellipsis", justify=justify)  # type: ignore[arg-type]
     for e in evaluations:
         row, rate = e.row(), e.success
         table.add_row(

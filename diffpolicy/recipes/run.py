@@ -75,10 +75,21 @@ def differences(found: Any, recipe: Any, inputs: Mapping[str, str] | None = None
         there["policy"] = _plain(PolicyConfig.from_json(there["policy"]))
     with suppress(KeyError, TypeError, InputError):
         there["optimiser"] = _plain(RegressionConfig(**there["optimiser"]))
+    if there.get("recipe") != wanted["recipe"]:
+        return f"one of {there.get('recipe')}, not of {wanted['recipe']}"
     names = sorted({*there, *wanted} - _NOT_SETTINGS - {k for k, v in (inputs or {}).items() if v} - {"inputs"})
-    said = [f"{k}: {there.get(k)!r} there, {wanted.get(k)!r} now" for k in names if there.get(k) != wanted.get(k)]
+    said = [line for name in names for line in _apart(name, there.get(name), wanted.get(name))]
     said += [f"{k} has changed since" for k in wanted["inputs"] if there["inputs"].get(k) != wanted["inputs"][k]]
     return "; ".join(said)
+
+
+def _apart(name: str, there: Any, wanted: Any) -> list[str]:
+    """What differs between two settings of a name, down to the innermost ones."""
+    if there == wanted:
+        return []
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        return [line for k in sorted({*there, *wanted}) for line in _apart(f"{name}.{k}", there.get(k), wanted.get(k))]
+    return [f"{name}: {there!r} there, {wanted!r} now"]
 
 
 def _usual(recipe: Any) -> dict[str, Any]:

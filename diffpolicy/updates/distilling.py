@@ -119,7 +119,8 @@ def chains_of(policy: Policy) -> Sampler:
     frame = FRAMES.get(policy.config.model)
     if isinstance(policy.sampler, MixtureHead) or (frame is not None and not frame.chains):
         raise InputError(
-            f"expected a policy of several steps, got one of model {policy.config.model!r}, which is quick as it is"
+            f"expected a policy that draws chains, got one of model {policy.config.model!r}, which is quick as it is; "
+            "use it so, or train one of model 'diffusion'"
         )
     return policy.sampler
 
