@@ -16,6 +16,7 @@ from torch import Tensor
 
 import diffpolicy_envs  # noqa: F401  (registers the environment)
 from benchmarks.timing.clock import alternated, row
+from benchmarks.timing.schedulers import pairs
 from diffpolicy.diffusion.noise import counter_noise
 from diffpolicy.policy import Policy, PolicyConfig, SpaceSpec
 from diffpolicy.policy.checkpoint import load_checkpoint
@@ -48,7 +49,11 @@ def measure(checkpoint: str | Path | None = None, blocks: int = 25, calls: int =
             policy = default_policy() if checkpoint is None else load_checkpoint(checkpoint).policy
             rows = [_eager(policy.resampled(steps=steps), steps, blocks, calls) for steps in STEPS]
             rows += [_sampler(policy, batch, blocks, calls) for batch in BATCHES]
-            return [*rows, _queued(policy, blocks, calls), *_exported(policy, blocks, calls)]
+            rows += [_queued(policy, blocks, calls), *_exported(policy, blocks, calls)]
+            chains = pairs(default_policy())
+            return rows + [
+                _row(what, [ours, theirs], other, None, blocks, calls) for what, other, ours, theirs in chains
+            ]
     finally:
         torch.set_num_threads(threads)
 
