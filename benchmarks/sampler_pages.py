@@ -42,12 +42,22 @@ def samplers_table(rows: Sequence[Row]) -> str:
                         f"{short(task)}, {method}",
                         f"{first['nfe']:.0f}",
                         _number(first.get("latency_ratio"), 1),
+                        " / ".join(_number(_ms(first.get(f"latency_{at}_us")), 1) for at in ("p50", "p99")),
                         *(with_interval(cell) for cell in cells),
                         _number((cells[0] or {}).get("seam_jerk"), 3),
                         _number((cells[0] or {}).get("way_entropy"), 2),
                     ]
                 )
-    header = ["task, sampler", "NFE", "time", "bc, clean", "bc, hard", "corrected, clean", "corrected, hard"]
+    header = [
+        "task, sampler",
+        "NFE",
+        "time",
+        "p50 / p99 [ms]",
+        "bc, clean",
+        "bc, hard",
+        "corrected, clean",
+        "corrected, hard",
+    ]
     return markdown([*header, "seam jerk", "ways [bit]"], lines)
 
 
@@ -87,6 +97,10 @@ def draw_front(rows: Sequence[Row]) -> None:
             latency = speed[row["method"]]["latency_p50_us"] / 1000
             panels.setdefault(short(row["task"]), []).append((row["method"], latency, interval))
     PICTURE.write_bytes(plots.png(plots.success_fronts(panels, "latency of a decision [ms]")))
+
+
+def _ms(microseconds: float | None) -> float | None:
+    return None if microseconds is None else microseconds / 1000
 
 
 def _number(value: float | None, digits: int) -> str:
