@@ -64,7 +64,7 @@ SAMPLERS_MORE = Suite(
     "samplers-more",
     "corrections of the others, one seed",
     _SCRIPTED,
-    tuple(_sampled(ROUNDS, (0,), _SCRIPTED, ("x0", "mip", "regression", "mixture"))),
+    tuple(_sampled(ROUNDS, (0,), _SCRIPTED, ("x0", "eps", "mip", "regression", "gaussian", "mixture"))),
     ("clean", "hard"),
 )
 NETWORKS = Suite(
