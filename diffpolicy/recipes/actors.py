@@ -127,14 +127,13 @@ def _load_onnx(path: Path, environment: str | None) -> Actor:
 
 def _chunked(known: Actor, policy: ChunkedPredictor, spaces: SpaceSpec, path: Path) -> Actor:
     """A policy that acts only where the spaces are those that it was trained for."""
-    from diffpolicy.policy.spaces import SpaceSpec
+    from diffpolicy.rollout.environment import spaces_of
 
     if not known.environment:
         raise InputError(f"{path} does not say its environment; add --environment")
 
     def make(env: Vector) -> Predictor:
-        here = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
-        if differing := spaces.differences(here):
+        if differing := spaces.differences(spaces_of(env)):
             raise InputError(
                 f"{path} was trained for other spaces than {known.environment} has ({differing}); use the "
                 "environment that it was trained in"

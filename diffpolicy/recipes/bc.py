@@ -170,11 +170,8 @@ def _meant(environment: str | None) -> Collection[str]:
 def _require_spaces(environment: str, dataset: Dataset) -> None:
     """Raises InputError where an environment is unknown, or has other spaces than the data."""
     from diffpolicy.policy import SpaceSpec
-    from diffpolicy.rollout.environment import make_vector
+    from diffpolicy.rollout.environment import spaces_of
 
-    env = make_vector(environment, 1)
-    here = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
-    env.close()
     there = SpaceSpec.from_spaces(dataset.observation_space, dataset.action_space)
-    if differing := there.differences(here):
+    if differing := there.differences(spaces_of(environment)):
         raise InputError(f"the data are not of {environment} ({differing}); leave --environment out, or name theirs")

@@ -193,8 +193,8 @@ class Correct:
         self, folder: Path, number: int, first: int, policy: Policy, labeller: Actor
     ) -> tuple[list[Episode], dict[str, int]]:
         """A round's labelled rollouts, from disk where they are complete, and their cost."""
-        from diffpolicy.data.dataset import read_dataset, write_dataset
-        from diffpolicy.rollout.environment import make_vector
+        from diffpolicy.data.dataset import read_dataset
+        from diffpolicy.recipes.playing import keep
 
         path = folder / "rollouts"
         if not path.is_dir():
@@ -204,20 +204,11 @@ class Correct:
                     f"none of the {len(played)} episodes of round {number} has a labelled state, so that nothing would "
                     "be learned; use more --rollouts, a smaller --label-every, or longer episodes"
                 )
-            env = make_vector(labeller.environment, 1)
-            steps = sum(map(len, played))
-            write_dataset(
-                path,
-                played,
-                environment=labeller.environment,
-                observation_space=env.single_observation_space,
-                action_space=env.single_action_space,
-                description=f"rollouts of round {number}, labelled by {labeller.name}",
-                provenance=provenance(
-                    self, round=number, expert_queries=cost.queries, env_steps=cost.env_steps + steps
-                ),
+            about = provenance(
+                self, round=number, expert_queries=cost.queries, env_steps=cost.env_steps + sum(map(len, played))
             )
-            env.close()
+            told = f"rollouts of round {number}, labelled by {labeller.name}"
+            keep(path, played, labeller.environment, told, about)
         dataset = read_dataset(path)
         return dataset.episodes, {name: int(dataset.provenance[name]) for name in ("expert_queries", "env_steps")}
 

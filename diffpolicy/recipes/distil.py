@@ -12,7 +12,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.recipes.checks import checked_training
 from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.lineage import Lineage, lineage, spent_on
-from diffpolicy.recipes.run import CONDITIONS_BY_DEFAULT, conditions_in, open_run, program, provenance, use_threads
+from diffpolicy.recipes.run import CONDITIONS_BY_DEFAULT, open_run, program, provenance, use_threads
 from diffpolicy.updates import RegressionConfig
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ class Distil:
     def _distil(self) -> Path:
         from diffpolicy.data.windows import Windows
         from diffpolicy.policy.checkpoint import checkpoint_of, copy_checkpoint, load_checkpoint
+        from diffpolicy.recipes.playing import require_playable
         from diffpolicy.recipes.training import Stage, train
         from diffpolicy.updates.distilling import student_of
 
@@ -112,7 +113,7 @@ class Distil:
             )
         student = student_of(teacher, self.student_steps)
         if self.rounds:
-            self._require_playable(source, environment, teacher)
+            require_playable(teacher.spaces, environment, source, self.conditions)
         origin = lineage(source, loaded.provenance) if self.data is None else Lineage(self.data)
         parts = self._observed(origin, teacher)
         threads, plan = use_threads(self.threads), self._plan()
@@ -143,23 +144,6 @@ class Distil:
         self._tell(student, teacher, parts)
         print(f"checkpoint: {final}   try: {program()} evaluate {self.out}")
         return final
-
-    def _require_playable(self, source: Path, environment: str, teacher: Policy) -> None:
-        """Raises InputError where a student of the teacher's cannot be played there."""
-        from diffpolicy.policy.spaces import SpaceSpec
-        from diffpolicy.rollout.environment import make_vector
-
-        if not environment:
-            raise InputError(f"{source} does not say in which environment to play its student; add --environment")
-        env = make_vector(environment, 1)
-        here = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
-        env.close()
-        if differing := teacher.spaces.differences(here):
-            raise InputError(
-                f"expected to play the student in an environment of its teacher's spaces, got {environment} "
-                f"({differing}); name the teacher's own by --environment"
-            )
-        conditions_in(environment, self.conditions)
 
     def _observed(self, origin: Lineage, teacher: Policy) -> list[Windows]:
         """Windows of the data, and of each of the teacher's own rollouts; raises InputError on what is not its kind."""
@@ -194,36 +178,15 @@ class Distil:
 
     def _played(self, path: Path, number: int, environment: str, student: Policy) -> Sequence[Episode]:
         """A round's episodes of the student, from disk where they are complete."""
-        from diffpolicy.data.dataset import read_dataset, write_dataset
-        from diffpolicy.recipes.progress import EpisodeProgress
-        from diffpolicy.rollout.environment import make_vector
-        from diffpolicy.rollout.loop import rollout
+        from diffpolicy.data.dataset import read_dataset
+        from diffpolicy.recipes.playing import keep, play
         from diffpolicy.rollout.seeds import episode_seeds
 
         if path.is_dir():
             return read_dataset(path).episodes
-        known = conditions_in(environment, self.conditions)
         seeds = episode_seeds("correction", self.seed, self.rollouts, start=_FIRST + number * self.rollouts)
-        episodes: list[Episode] = []
-        with EpisodeProgress(self.rollouts, f"rollouts of round {number}") as progress:
-            for place, condition in enumerate(known):
-                if share := seeds[place :: len(known)]:
-                    env = make_vector(environment, min(len(share), 64), condition)
-                    lost = progress.dropped
-                    episodes += rollout(env, student, share, condition=condition, finished=progress, dropped=lost)
-                    env.close()
-        env = make_vector(environment, 1)
-        write_dataset(
-            path,
-            episodes,
-            environment=environment,
-            observation_space=env.single_observation_space,
-            action_space=env.single_action_space,
-            description=f"the student's episodes of round {number}",
-            provenance=provenance(self),
-        )
-        env.close()
-        return read_dataset(path).episodes
+        episodes = play(student, environment, self.conditions, seeds, f"rollouts of round {number}")
+        return keep(path, episodes, environment, f"the student's episodes of round {number}", provenance(self))
 
     def _tell(self, student: Policy, teacher: Policy, parts: Sequence[Windows]) -> None:
         """Print how far student and teacher lie apart: on the data, and on what the student met last."""

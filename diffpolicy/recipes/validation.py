@@ -178,15 +178,11 @@ def playable(
 
     Raises InputError where the environment is unknown, other than the policy's, or says nothing of success.
     """
-    from diffpolicy.policy.spaces import SpaceSpec
-    from diffpolicy.rollout.environment import make_vector
+    from diffpolicy.rollout.environment import spaces_of
 
     if not environment:
         raise InputError("the data do not say in which environment to play for validation; add --environment")
-    env = make_vector(environment, 1)
-    here = SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
-    env.close()
-    if differing := policy.spaces.differences(here):
+    if differing := policy.spaces.differences(spaces_of(environment)):
         raise InputError(
             f"expected for validation an environment of the policy's spaces, got {environment} ({differing}); name "
             "theirs by --environment, or leave --validation-episodes out"

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 import diffpolicy_envs
 from diffpolicy.data.episode import as_float32, flattened
 from diffpolicy.errors import InputError, nearest
+from diffpolicy.policy.spaces import SpaceSpec
 from diffpolicy.rollout.faults import told
 from diffpolicy.rollout.foreign import Roused, RousedBranchable, resets_in_part
 from diffpolicy.rollout.mujoco_log import log_to_console_only
@@ -32,6 +33,7 @@ __all__ = [
     "name_of",
     "named",
     "shown",
+    "spaces_of",
     "task_of",
 ]
 
@@ -174,6 +176,19 @@ def _spec(environment: str) -> gymnasium.envs.registration.EnvSpec:
 def name_of(env: Vector) -> str:
     """The id that an environment is registered by, else its class."""
     return env.spec.id if env.spec else type(env.unwrapped).__name__
+
+
+def spaces_of(env: Vector | str) -> SpaceSpec:
+    """The spaces of an environment, or of the one with that id, as a policy keeps them.
+
+    Raises InputError where it is unknown, or its spaces are none that a policy can be made for.
+    """
+    if isinstance(env, str):
+        made = make_vector(env, 1)
+        found = spaces_of(made)
+        made.close()
+        return found
+    return SpaceSpec.from_spaces(env.single_observation_space, env.single_action_space)
 
 
 def longest(environment: str, otherwise: int = 100) -> int:
