@@ -24,6 +24,7 @@ from diffpolicy.recipes.evaluate import Evaluate
 from diffpolicy.recipes.expert import Expert
 from diffpolicy.recipes.export import Export
 from diffpolicy.recipes.quickstart import Quickstart
+from diffpolicy.recipes.redif import Redif
 from diffpolicy.recipes.run import settings
 from diffpolicy.recipes.video import Video
 
@@ -36,6 +37,7 @@ RECIPES: dict[str, Callable[..., Any]] = {
     "bc": Bc,
     "correct": Correct,
     "distil": Distil,
+    "redif": Redif,
     "change": Change,
     "evaluate": Evaluate,
     "video": Video,
@@ -47,7 +49,7 @@ RECIPES: dict[str, Callable[..., Any]] = {
 _NETWORKS = {"policy.network:unet-config": "policy.network:u-net-config"}
 
 DESCRIPTION = (
-    "Diffusion policies for robot control: imitation, on-policy correction, evaluation, export. "
+    "Diffusion policies for robot control: imitation, on-policy correction, distillation, evaluation, export. "
     "Add --dry-run to any command to print its resolved configuration and stop; --version prints the version."
 )
 

@@ -211,7 +211,7 @@ class Sampler(nn.Module):
         `noise` (K+1,B,H,A) holds the start and each step's noise; with (B,H,A), the start alone, every step
         takes its mean. Raises InputError on another shape, and for log_prob=True where a step is deterministic.
         """
-        x, draws = self._start(noise)
+        x, draws = self.start(noise)
         xs, logps, memory = [x], [], None
         for k in range(len(self)):
             gaussian, memory = self.step(x, k, obs, memory)
@@ -226,7 +226,7 @@ class Sampler(nn.Module):
 
         With a hint they begin at it or are pulled towards it.
         """
-        x, draws = self._start(noise)
+        x, draws = self.start(noise)
         memory, begin = None, 0 if hint is None else hint.begin
         if hint is not None and begin:
             call = self._calls[begin]
@@ -236,7 +236,7 @@ class Sampler(nn.Module):
             x = gaussian.mean if draws is None else gaussian.sample(draws[k])
         return x
 
-    def _start(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+    def start(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         """The start of a chain (B,H,A), and each step's noise (K,B,H,A) or None."""
         scale = self._start_scale
         if noise.dim() == 3:

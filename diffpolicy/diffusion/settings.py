@@ -29,16 +29,19 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number from `low` to `high`; true and false are none."""
+    """A whole number from `low` to `high`, true and false are none; with `none`, None as well."""
 
     low: int
     high: int
+    none: bool = False
 
     def __str__(self) -> str:
-        return f"a whole number from {self.low} to {self.high}"
+        return f"a whole number from {self.low} to {self.high}{', or None' if self.none else ''}"
 
-    def admit(self, value: Any) -> int:
+    def admit(self, value: Any) -> int | None:
         """The value as an int; raises ValueError on any other."""
+        if self.none and value is None:
+            return None
         if isinstance(value, bool) or not isinstance(value, Integral) or not self.low <= int(value) <= self.high:
             raise ValueError
         return int(value)

@@ -23,7 +23,7 @@ def checked_training(recipe: Any) -> None:
         )
     if hasattr(recipe, "validate_every"):
         _check_validation(recipe)
-    if recipe.optimiser.compile:
+    if getattr(recipe.optimiser, "compile", False):
         from diffpolicy.training.compiling import require_compiler
 
         require_compiler("cpu")

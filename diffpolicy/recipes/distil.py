@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -100,6 +100,7 @@ class Distil:
     def _distil(self) -> Path:
         from diffpolicy.data.windows import Windows
         from diffpolicy.policy.checkpoint import checkpoint_of, copy_checkpoint, load_checkpoint
+        from diffpolicy.recipes.observed import observations, observed
         from diffpolicy.recipes.playing import require_playable
         from diffpolicy.recipes.training import Stage, train
         from diffpolicy.updates.distilling import student_of
@@ -115,7 +116,7 @@ class Distil:
         if self.rounds:
             require_playable(teacher.spaces, environment, source, self.conditions)
         origin = lineage(source, loaded.provenance) if self.data is None else Lineage(self.data)
-        parts = self._observed(origin, teacher)
+        parts = observed(origin, teacher, actions=self.method == "consistency")
         threads, plan = use_threads(self.threads), self._plan()
         spent, train_s = spent_on(source, loaded.provenance)
         open_run(self, self.out, self.overwrite, {"checkpoint": source, **origin.inputs()})
@@ -123,7 +124,7 @@ class Distil:
             folder = self.out / f"round-{index + 1}"
             if len(plan) - index <= self.rounds:
                 episodes = self._played(folder / "rollouts", index + 1, environment, student)
-                parts.append(_observations(episodes, teacher))
+                parts.append(observations(episodes, teacher))
                 spent["env_steps"] += sum(map(len, episodes))
             elder = student if index and self.method == "progressive" else teacher
             pupil = student_of(student if index else teacher, steps)
@@ -144,20 +145,6 @@ class Distil:
         self._tell(student, teacher, parts)
         print(f"checkpoint: {final}   try: {program()} evaluate {self.out}")
         return final
-
-    def _observed(self, origin: Lineage, teacher: Policy) -> list[Windows]:
-        """Windows of the data, and of each of the teacher's own rollouts; raises InputError on what is not its kind."""
-        from diffpolicy.data.checks import require_usable
-        from diffpolicy.data.dataset import read_dataset
-        from diffpolicy.data.windows import windows
-
-        parts = []
-        for path, count in ((origin.dataset, origin.demonstrations), *((path, None) for path in origin.rollouts)):
-            episodes = read_dataset(path).episodes[:count]
-            require_usable(episodes, teacher.spaces, str(path))
-            whole = windows(episodes, teacher.config.n_obs_steps, teacher.config.horizon)
-            parts.append(whole if self.method == "consistency" else _observations(episodes, teacher))
-        return parts
 
     def _target(self, elder: Policy, pupil: Policy) -> tuple[Target, Policy]:
         """What the pupil is regressed on, and whom that asks."""
@@ -204,15 +191,3 @@ class Distil:
         }.items():
             apart = disagreement(student, elder, part.gather(chosen(part, len(noise), self.seed)), noise)
             print(f"apart from the teacher on {name}: {apart:.4f} of the action's half range (RMS, same noise)")
-
-
-def _observations(episodes: Sequence[Episode], policy: Policy) -> Windows:
-    """Windows whose chunks all count, since the teacher answers for each of their actions."""
-    import torch
-
-    from diffpolicy.data.windows import windows
-
-    table = windows(
-        [replace(episode, labels=None) for episode in episodes], policy.config.n_obs_steps, policy.config.horizon
-    )
-    return replace(table, mask=torch.ones_like(table.mask))

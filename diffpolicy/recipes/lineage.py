@@ -10,7 +10,7 @@ from typing import Any
 
 from diffpolicy.errors import InputError
 
-__all__ = ["Lineage", "lineage", "relocated", "spent_on"]
+__all__ = ["Lineage", "lineage", "relocated", "spent_on", "teacher_of"]
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,23 @@ def lineage(checkpoint: Path, provenance: Mapping[str, Any]) -> Lineage:
 def relocated(checkpoint: Path, provenance: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """A checkpoint's provenance for a copy of it in another run, `out`."""
     run, moved = _run_of(checkpoint, provenance), dict(provenance)
-    for name in ("dataset", "parent"):
+    for name in ("dataset", "parent", "teacher"):
         if isinstance(moved.get(name), str) and (run / moved[name]).is_dir():
             moved[name] = os.path.relpath(run / moved[name], out)
     if isinstance(moved.get("rollouts"), list):
         moved["rollouts"] = [os.path.relpath(run / str(path), out) for path in moved["rollouts"]]
     return moved
+
+
+def teacher_of(checkpoint: Path, provenance: Mapping[str, Any]) -> Path:
+    """The checkpoint folder of a student's teacher; raises InputError where it does not say, or none is there."""
+    said = provenance.get("teacher")
+    if not isinstance(said, str):
+        raise InputError(f"{checkpoint} does not say who its teacher is; name it with --teacher")
+    path = Path(os.path.normpath(_run_of(checkpoint, provenance) / said))
+    if not path.is_dir():
+        raise InputError(f"expected the teacher of {checkpoint} in {path}, got no folder; name it with --teacher")
+    return path
 
 
 def spent_on(checkpoint: Path, provenance: Mapping[str, Any]) -> tuple[dict[str, int], float]:

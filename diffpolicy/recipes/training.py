@@ -1,4 +1,4 @@
-"""The regression of a policy on windows as a stage on disk: logs, checkpoints, interruption and resumption."""
+"""The training of a policy as a stage on disk: logs, checkpoints, interruption and resumption."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from diffpolicy.data.source import shuffled
 from diffpolicy.data.windows import Windows
@@ -19,13 +19,42 @@ from diffpolicy.policy.checkpoint import load_checkpoint, mend_checkpoint, save_
 from diffpolicy.policy.policy import Policy
 from diffpolicy.policy.train_state import load_train_state
 from diffpolicy.recipes.validation import SHOWN, Validation, Validator
-from diffpolicy.training.fit import Report, fit
+from diffpolicy.training.fit import Report, Source, Update, fit
 from diffpolicy.training.logs import JsonLines, Progress, TensorBoard, chain, every
 from diffpolicy.updates import RegressionConfig
 from diffpolicy.updates.regression import Regression
 from diffpolicy.updates.targets import Target
 
-__all__ = ["Interrupt", "Stage", "train"]
+__all__ = ["Companion", "Interrupt", "Stage", "Trained", "finish", "train"]
+
+B = TypeVar("B")
+B_contra = TypeVar("B_contra", contravariant=True)
+
+
+class Trained(Update[B_contra], Protocol[B_contra]):
+    """An update of a policy, of a given length."""
+
+    @property
+    def step(self) -> int:
+        """Updates made."""
+
+    @property
+    def steps(self) -> int:
+        """Updates in all."""
+
+    def averaged(self) -> Policy:
+        """A copy of the policy as it is to be used."""
+
+
+class Companion(Protocol):
+    """What a training has beside its update that must be taken up again with it."""
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint's provenance says of it."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -41,6 +70,9 @@ class Stage:
     title: str
     provenance: Mapping[str, Any]
     validation: Validation | None = None
+    metric: str = "loss"  # that is shown
+    beside: tuple[str, ...] = ()  # and further ones
+    log_every: int = 10
 
 
 def train(
@@ -65,9 +97,26 @@ def train(
         )
     update = Regression(policy, stage.steps, config, seed=stage.seed, target=target, teacher=teacher)
     validator = None if stage.validation is None else Validator(update, windows, stage, stage.validation)
+    return finish(update, shuffled(windows, stage.batch_size, stage.seed), stage, validator)
+
+
+def finish(
+    update: Trained[B],
+    source: Source[B],
+    stage: Stage,
+    validator: Validator | None = None,
+    companions: Mapping[str, Companion] | None = None,
+) -> Policy:
+    """Make the updates of a stage that are not made yet and return the policy, which is also in ``folder/checkpoint``.
+
+    As `train`, whose rules and errors hold here. The companions are saved and taken up with the update, by name.
+    """
+    beside = {**(companions or {}), **({} if validator is None else {"validation": validator})}
     folder = stage.folder / "checkpoint"
-    seconds = _resume(update, validator, folder) if mend_checkpoint(folder) else 0.0
+    seconds = _resume(update, beside, folder) if mend_checkpoint(folder) else 0.0
     start, began = update.step, time.monotonic()
+    if validator is not None and 0 < start < stage.steps:
+        validator.require_best()
     if 0 < start < stage.steps:
         print(f"{stage.title}: goes on from step {start} of {stage.steps}")
 
@@ -75,7 +124,7 @@ def train(
         return seconds + time.monotonic() - began
 
     def save(*_: object) -> None:
-        _save(update, validator, stage, took())
+        _save(update, beside, stage, took())
 
     if start >= stage.steps:
         try:
@@ -86,7 +135,7 @@ def train(
     with (
         JsonLines(stage.folder / "train.jsonl", start) as lines,
         TensorBoard(stage.folder / "tensorboard", start) as board,
-        Progress(stage.steps, start, title=stage.title, beside=SHOWN) as progress,
+        Progress(stage.steps, start, stage.metric, stage.title, beside=(*stage.beside, *SHOWN)) as progress,
         Interrupt() as interrupt,
     ):
         report = chain(
@@ -95,7 +144,7 @@ def train(
             interrupt,
         )
         try:
-            fit(update, shuffled(windows, stage.batch_size, stage.seed), stage.steps, report, start)
+            fit(update, source, stage.steps, report, start)
         except KeyboardInterrupt:
             if validator is None or not validator.busy:  # else the last checkpoint is what can be gone on from exactly
                 save()
@@ -104,33 +153,36 @@ def train(
 
 
 def _listening(
-    stage: Stage, validator: Validator | None, log: Report, progress: Report, took: Callable[[], float]
+    stage: Stage, validator: Validator | None, log: Report, progress: Progress, took: Callable[[], float]
 ) -> Report:
-    """Validates, logs every tenth update and each that was validated, and shows progress."""
-    tenth = every(10, log, stage.steps)
+    """Validates, logs every few updates and each that was validated, and shows progress."""
+    now_and_then = every(stage.log_every, log, stage.steps)
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         found = {} if validator is None else validator(step, partial(progress, step - 1), took)
-        (log if found else tenth)(step, {**metrics, **found})
+        (log if found else now_and_then)(step, {**metrics, **found})
         progress(step, {**metrics, **found})
 
     return report
 
 
-def _save(update: Regression, validator: Validator | None, stage: Stage, seconds: float) -> None:
+def _save(update: Trained[Any], beside: Mapping[str, Companion], stage: Stage, seconds: float) -> None:
     """Write the stage's checkpoint after it has taken so many seconds."""
-    about = {} if validator is None else validator.about()
-    state = {} if validator is None else {"validation": validator.state_dict()}
+    about = {name: value for each in beside.values() for name, value in each.about().items()}
     save_checkpoint(
         update.averaged(),
         stage.folder / "checkpoint",
         environment=stage.environment,
         provenance={**stage.provenance, "steps": update.step, "train_s": round(seconds, 2), **about},
-        train_state={"update": update.state_dict(), "seconds": seconds, **state},
+        train_state={
+            "update": update.state_dict(),
+            "seconds": seconds,
+            **{name: each.state_dict() for name, each in beside.items()},
+        },
     )
 
 
-def _resume(update: Regression, validator: Validator | None, folder: Path) -> float:
+def _resume(update: Trained[Any], beside: Mapping[str, Companion], folder: Path) -> float:
     """Take training up from a checkpoint; returns the seconds that it has taken."""
     try:
         state = load_train_state(folder)
@@ -139,8 +191,8 @@ def _resume(update: Regression, validator: Validator | None, folder: Path) -> fl
     try:
         update.load_state_dict(state["update"])
         seconds = float(state["seconds"])
-        if validator is not None:
-            validator.load_state_dict(state["validation"])
+        for name, each in beside.items():
+            each.load_state_dict(state[name])
         if not 0 <= update.step <= update.steps or not seconds >= 0:
             raise ValueError(f"step {update.step} and {seconds} s")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -148,8 +200,6 @@ def _resume(update: Regression, validator: Validator | None, folder: Path) -> fl
             f"expected in {folder} the training state of this stage of {update.steps} steps, got {error}; go on with "
             "the command that began it, name another --out, or add --overwrite to train from the start"
         ) from error
-    if validator is not None and update.step < update.steps:
-        validator.require_best()
     return seconds
 
 

@@ -19,7 +19,7 @@ from diffpolicy.updates.validation import WINDOWS_MOST, chosen, fixed_loss
 
 if TYPE_CHECKING:
     from diffpolicy.data.episode import Episode
-    from diffpolicy.recipes.training import Stage
+    from diffpolicy.recipes.training import Stage, Trained
 
 __all__ = ["SHOWN", "Validation", "Validator", "best_line", "chosen_in", "playable", "played"]
 
@@ -44,7 +44,8 @@ class Validator:
     equal, the later.
     """
 
-    def __init__(self, update: Regression, windows: Windows, stage: Stage, plan: Validation) -> None:
+    def __init__(self, update: Trained[Any], windows: Windows | None, stage: Stage, plan: Validation) -> None:
+        """`windows` is what is trained on, to tell its loss beside that of what is held out; None: neither is."""
         self._update, self._windows, self._stage, self._plan = update, windows, stage, plan
         self.folder: Path = stage.folder / "best"
         self.best: dict[str, Any] = {}  # step (updates made), by (name of the figure), figure
@@ -103,7 +104,7 @@ class Validator:
 
     def _losses(self, policy: Policy) -> dict[str, float]:
         """On held-out windows, and on as many that were trained on under the same times and noise."""
-        if self._plan.held is None:
+        if self._plan.held is None or self._windows is None or not isinstance(self._update, Regression):
             return {}
         size = min(len(self._plan.held), WINDOWS_MOST)
         found = {}

@@ -1,0 +1,245 @@
+"""ReDiF: a student of few steps learns by reinforcement, the steps of its chain being what it is rewarded for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from diffpolicy.errors import InputError
+from diffpolicy.recipes.checks import checked_training
+from diffpolicy.recipes.claim import claimed
+from diffpolicy.recipes.lineage import Lineage, lineage, relocated, spent_on, teacher_of
+from diffpolicy.recipes.run import CONDITIONS_BY_DEFAULT, conditions_in, open_run, program, provenance, use_threads
+from diffpolicy.updates import CHUNK_REWARDS, PLAYED_REWARDS, PolicyGradientConfig, RewardConfig
+
+if TYPE_CHECKING:
+    from diffpolicy.data.batch import Demo
+    from diffpolicy.policy.policy import Policy
+    from diffpolicy.recipes.training import Stage
+    from diffpolicy.recipes.validation import Validation
+    from diffpolicy.updates.judged import Judge, Judged
+    from diffpolicy.updates.played import Rollouts
+    from diffpolicy.updates.policy_gradient import PolicyGradient
+
+__all__ = ["Redif"]
+
+_FIRST = 600_000  # of a seed's episodes for correction: the ones before it are the teacher's and of distillation
+
+
+@dataclass(frozen=True)
+class Redif:
+    """Reinforce a student of few steps (ReDiF, arXiv 2512.22802): its chain's steps are actions, paid at their end.
+
+    It begins with its teacher's weights, or as a student that was distilled before. With `--optimiser.last-steps` and
+    more steps it is DPPO (arXiv 2409.00588).
+    """
+
+    checkpoint: Path = Path("runs/bc")
+    """The teacher, or a student to go on with: a checkpoint folder, or the run that holds it."""
+    out: Path = Path("runs/redif")
+    """Folder of the run."""
+    student_steps: int | None = None
+    """Steps of the student; by default 2, or those of the student that it goes on with."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """What it is rewarded for; success and environment need rollouts."""
+    observations: Literal["own", "data"] = "own"
+    """own: those that the student meets as it plays; data: those of a dataset, without an environment."""
+    baseline: Literal["critic", "group"] = "critic"
+    """What an own decision is compared with: the critic's expectation, or episodes that began alike."""
+    group: int = 8
+    """Chains of each observation, or episodes of each start, that are compared."""
+    rollouts: int = 128
+    """Episodes an update, shared among the conditions, of own observations."""
+    windows: int = 128
+    """Observations an update, of data."""
+    conditions: tuple[str, ...] = CONDITIONS_BY_DEFAULT
+    """Disturbances to play under; those that the environment does not know are left out."""
+    environment: str | None = None
+    """Gymnasium id; by default the checkpoint's."""
+    teacher: Path | None = None
+    """Whom agreement and likeness compare with; by default the checkpoint, or the teacher of that student."""
+    teacher_steps: int = 50
+    """Steps of that teacher, noiseless, at least."""
+    data: Path | None = None
+    """Dataset to take observations and demonstrations from; by default what the teacher was trained on."""
+    optimiser: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
+    """How it is trained."""
+    steps: int = 100
+    """Updates: each a batch of chains, and some passes over it."""
+    batch_size: int = 128
+    """Demonstrations a step, where the student is held near them."""
+    seed: int = 0
+    """Of episodes, noise and order."""
+    checkpoint_every: int = 10
+    """Updates between checkpoints."""
+    validation_episodes: int = 0
+    """Episodes, shared among the conditions, that the student plays at each validation; 0: none."""
+    validate_every: int = 10
+    """Updates between validations, of which the best student is kept in OUT/best."""
+    threads: int = 0
+    """Threads of torch; 0 takes one."""
+    overwrite: bool = False
+    """Replace the run that is in --out."""
+
+    def __call__(self) -> Path:
+        """Reinforce (or go on) and return the student's checkpoint folder."""
+        checked_training(self)
+        least = {"group": 2, "rollouts": 1, "windows": 1, "teacher_steps": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise InputError(f"expected {name} >= {low}, got {getattr(self, name)}; correct it")
+        if self.observations == "data":
+            self._require_judging()
+        elif self.baseline == "group" and self.rollouts % self.group:
+            raise InputError(f"expected rollouts in whole groups of {self.group}, got {self.rollouts}; change either")
+        with claimed(self.out):
+            return self._redif()
+
+    def _require_judging(self) -> None:
+        """Raises InputError where a reward needs an environment, and there is none."""
+        if not any(getattr(self.reward, name) for name in CHUNK_REWARDS):
+            raise InputError(
+                f"expected a weight above 0 for one of {', '.join(CHUNK_REWARDS)} with observations of data, which are "
+                "not played, got none; add --reward.agreement 1, or take --observations own"
+            )
+        asked = [name for name in PLAYED_REWARDS if getattr(self.reward, name) != getattr(RewardConfig(), name)]
+        if asked or self.validation_episodes:
+            raise InputError(
+                f"expected nothing that has to be played with observations of data, got a weight of {asked[0]}"
+                if asked
+                else "expected no validation episodes with observations of data"
+            )
+
+    def _redif(self) -> Path:
+        from diffpolicy.policy.checkpoint import checkpoint_of, load_checkpoint
+        from diffpolicy.recipes.playing import require_playable
+        from diffpolicy.recipes.training import finish
+        from diffpolicy.recipes.validation import Validator, best_line
+        from diffpolicy.updates.critic import Critic
+        from diffpolicy.updates.judged import Judge
+        from diffpolicy.updates.policy_gradient import PolicyGradient
+
+        source = checkpoint_of(self.checkpoint)
+        loaded = load_checkpoint(source)
+        environment, plays = self.environment or loaded.environment or "", self.observations == "own"
+        student, teacher, taught = self._pair(source)
+        if plays:
+            require_playable(student.spaces, environment, source, self.conditions)
+        origin = self._origin(source, loaded.provenance)
+        threads = use_threads(self.threads)
+        critic = Critic(student.encoder.features, self.optimiser, self.seed) if self._criticised else None
+        demos = None if origin is None or not self.optimiser.demos else self._demonstrations(origin, student)
+        update = PolicyGradient(student, self.steps, self.optimiser, critic, demos, self.seed)
+        judge = Judge(student, update.sampler, teacher, max(self.teacher_steps, len(update.sampler)), self.reward)
+        spent, train_s = spent_on(source, loaded.provenance)
+        about = provenance(
+            self, method="redif", teacher=os.path.relpath(taught, self.out), parent=os.path.relpath(source, self.out),
+            parent_train_s=train_s, threads=threads, **self._noted(origin, source, loaded.provenance), **spent,
+        )  # fmt: skip
+        stage = self._stage(environment, about, self._validation(student, environment))
+        inputs = {"checkpoint": source, "teacher": taught, **({} if origin is None else origin.inputs())}
+        chains: Rollouts | Judged = (
+            self._rollouts(update, judge, environment, spent["env_steps"])
+            if plays or origin is None
+            else self._judged(update, judge, origin, teacher)
+        )
+        open_run(self, self.out, self.overwrite, inputs)
+        validator = None if stage.validation is None else Validator(update, None, stage, stage.validation)
+        with closing(chains):
+            finish(update, chains, stage, validator, {"source": chains})
+        print(f"checkpoint: {self.out / 'checkpoint'}   try: {program()} evaluate {self.out}")
+        if validator is not None:
+            print(best_line(self.out))
+        return self.out / "checkpoint"
+
+    @property
+    def _criticised(self) -> bool:
+        return self.observations == "own" and self.baseline == "critic"
+
+    def _pair(self, source: Path) -> tuple[Policy, Policy, Path]:
+        """The student as it begins, whom it is compared with, and that one's checkpoint folder."""
+        from diffpolicy.policy.checkpoint import checkpoint_of, load_checkpoint
+        from diffpolicy.updates.distilling import student_of
+
+        loaded = load_checkpoint(source)
+        begun, asked = loaded.policy.config.model == "student", self.student_steps
+        if begun and asked not in (None, len(loaded.policy.sampler)):
+            raise InputError(
+                f"expected student_steps {len(loaded.policy.sampler)}, those of the student in {source}, or none, got "
+                f"{asked}; begin with its teacher for another number"
+            )
+        student = loaded.policy if begun else student_of(loaded.policy, asked or 2)
+        compared = self.reward.agreement or self.reward.likeness
+        if self.teacher is not None:
+            taught = checkpoint_of(self.teacher)
+        else:
+            taught = teacher_of(source, loaded.provenance) if begun and compared else source
+        teacher = load_checkpoint(taught).policy if compared else student
+        if differing := student.spaces.differences(teacher.spaces):
+            raise InputError(f"expected a teacher of the student's spaces in {taught}, got others: {differing}")
+        if compared and teacher.config.model == "student":
+            raise InputError(f"expected a teacher of many steps in {taught}, got a student; name one by --teacher")
+        return student, teacher, taught
+
+    def _origin(self, source: Path, noted: Mapping[str, Any]) -> Lineage | None:
+        """What observations or demonstrations come from; None where none are needed."""
+        if self.data is not None:
+            return Lineage(self.data)
+        needed = self.observations == "data" or self.optimiser.demos
+        return lineage(source, noted) if needed else None
+
+    def _noted(self, origin: Lineage | None, source: Path, noted: Mapping[str, Any]) -> dict[str, Any]:
+        """What the provenance says of the data that the student goes back to."""
+        if origin is not None:
+            return origin.noted(self.out)
+        moved = relocated(source, noted, self.out)
+        return {name: moved[name] for name in ("dataset", "demonstrations", "rollouts") if name in moved}
+
+    def _demonstrations(self, origin: Lineage, student: Policy) -> Callable[[int], Demo]:
+        from diffpolicy.data.source import shuffled
+        from diffpolicy.data.windows import Windows
+        from diffpolicy.recipes.observed import observed
+
+        return shuffled(Windows.concat(observed(origin, student, actions=True)), self.batch_size, self.seed)
+
+    def _rollouts(self, update: PolicyGradient, judge: Judge, environment: str, spent: int) -> Rollouts:
+        from diffpolicy.rollout.seeds import episode_seeds
+        from diffpolicy.updates.played import Rollouts
+
+        members = 1 if self.baseline == "critic" else self.group
+        count = self.rollouts // members
+
+        def seeds(index: int) -> range:
+            return episode_seeds("correction", self.seed, count, start=_FIRST + index * count)
+
+        seeds(self.steps - 1)  # so many there must be
+        known = conditions_in(environment, self.conditions)
+        return Rollouts(update, judge, self.reward, environment, known, seeds, members, spent)
+
+    def _judged(self, update: PolicyGradient, judge: Judge, origin: Lineage, teacher: Policy) -> Judged:
+        from diffpolicy.data.windows import Windows
+        from diffpolicy.recipes.observed import observed
+        from diffpolicy.updates.judged import Judged
+
+        return Judged(update, judge, Windows.concat(observed(origin, teacher)), self.windows, self.group, self.seed)
+
+    def _validation(self, student: Policy, environment: str) -> Validation | None:
+        from diffpolicy.recipes.validation import Validation, playable
+
+        if not self.validation_episodes:
+            return None
+        known = conditions_in(environment, self.conditions)
+        seeds = playable(student, environment, self.seed, self.validation_episodes, known)
+        return Validation(self.validate_every, None, seeds, known)
+
+    def _stage(self, environment: str, about: dict[str, Any], validation: Validation | None) -> Stage:
+        from diffpolicy.recipes.training import Stage
+
+        return Stage(
+            self.out, environment, self.steps, self.batch_size, self.seed, self.checkpoint_every, "reinforcement",
+            about, validation, metric="reward", beside=("success", "held_out", "kl", "clipped"), log_every=1,
+        )  # fmt: skip

@@ -1,0 +1,172 @@
+"""Chains that are judged by their chunks alone, on given observations: a source for the policy gradient.
+
+Shapes: B chunks, N observations, To observation steps, C joined observation, K steps, H chunk length, A action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffpolicy.data.windows import Windows
+from diffpolicy.diffusion.exploring import Exploring
+from diffpolicy.errors import InputError
+from diffpolicy.policy.policy import Policy
+from diffpolicy.training.advantage import group_relative
+from diffpolicy.updates import CHUNK_REWARDS, RewardConfig
+from diffpolicy.updates.distilling import aligned
+from diffpolicy.updates.policy_gradient import Played, PolicyGradient
+from diffpolicy.updates.rewards import agreement, excess, likeness, prefix, roughness
+
+__all__ = ["Judge", "Judged", "ahead_of", "joined"]
+
+_HELD_EVERY = 10  # of so many windows one is kept out, to judge on in each of so many batches
+_HELD = 256  # of those, at most
+
+
+class Judge:
+    """The weighted sum of what chunks are worth by themselves."""
+
+    def __init__(
+        self, student: Policy, sampler: Exploring, teacher: Policy, teacher_steps: int, config: RewardConfig
+    ) -> None:
+        """Raises InputError where the teacher cannot be asked for the chunks that the rewards compare with."""
+        self.student, self.sampler, self.config = student, sampler, config
+        asks = bool(config.agreement or config.likeness)
+        self.teacher = aligned(teacher, student, teacher_steps).eval() if asks else None
+        first, count = student.config.n_obs_steps - 1, student.config.n_action_steps
+        self.executed = slice(first, first + count)
+        self.weight = prefix(student.config.horizon, first, count, config.rest)
+        self.needed = any(getattr(config, name) for name in CHUNK_REWARDS)
+        self.teacher_calls = 0
+
+    @torch.no_grad()
+    def __call__(
+        self, obs: Tensor, noise: Tensor, chunk: Tensor, before: Tensor | None, random: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Rewards (B,) of normalised chunks (B, H, A) that were drawn from noise (B, H, A) for raw obs (B, To, C).
+
+        `before` (B, 2, A) are the last two actions before each chunk; None: they lead straight to it. Returns the mean
+        of each term as well, without its weight.
+        """
+        config, total, told = self.config, torch.zeros(len(chunk)), {}
+        executed = chunk[:, self.executed]
+        terms: dict[str, Callable[[], Tensor]] = {
+            "agreement": lambda: agreement(chunk, self._asked(obs, noise), self.weight),
+            "likeness": lambda: self._likeness(obs, chunk, random),
+            "smooth": lambda: -roughness(torch.cat([ahead_of(executed) if before is None else before, executed], 1)),
+            "limits": lambda: -excess(executed),
+        }
+        for name, term in terms.items():
+            if weight := getattr(config, name):
+                value = term()
+                total += weight * value
+                told[name] = float(value.mean())
+        return total, told
+
+    def _asked(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """The teacher's chunks."""
+        assert self.teacher is not None
+        self.teacher_calls += len(noise) * self.teacher.calls
+        return self.teacher.sampler.draw(self.teacher.encoder(obs), noise)
+
+    def _likeness(self, obs: Tensor, chunk: Tensor, random: torch.Generator) -> Tensor:
+        """Others of the student are drawn as the chunk was; the teacher's get the deviation of the last step too."""
+        many, steps = self.config.samples, len(self.sampler)
+        repeated = obs.repeat_interleave(many, 0)  # (B M, To, C)
+        shape = (len(repeated), *chunk.shape[1:])
+        features = self.student.encoder(repeated)
+        ours = self.sampler.sample(features, torch.randn((steps + 1, *shape), generator=random)).action
+        theirs = self._asked(repeated, torch.randn(shape, generator=random))
+        theirs = theirs + self.sampler.explore * torch.randn(shape, generator=random)
+        ours, theirs = (x.reshape(len(obs), many, *shape[1:]) for x in (ours, theirs))
+        return likeness(chunk, ours, theirs, self.weight)
+
+
+class Judged:
+    """Chains on observations of a table, several from the same observation and noise, judged against each other."""
+
+    def __init__(
+        self, update: PolicyGradient, judge: Judge, windows: Windows, size: int, members: int, seed: int
+    ) -> None:
+        """`size` observations a batch, `members` chains of each; a tenth of the table is kept out to judge on.
+
+        Raises InputError where nothing is rewarded that a chunk says, or the table is too small.
+        """
+        if not judge.needed:
+            raise InputError(
+                f"expected a weight above 0 for one of {', '.join(CHUNK_REWARDS)}, which alone can be judged without "
+                "playing, got none; give one, or play"
+            )
+        if len(windows) < 2 * _HELD_EVERY or size < 1 or members < 2:
+            raise InputError(
+                f"expected {2 * _HELD_EVERY} observations or more to judge on, 1 a batch and 2 chains of each, got "
+                f"{len(windows)}, {size} and {members}; take more"
+            )
+        self._update, self._judge, self._windows = update, judge, windows
+        self._size, self._members, self._seed = size, members, seed
+        numbers = torch.arange(len(windows))
+        kept_out = numbers % _HELD_EVERY == 0
+        self._rows, self._held = numbers[~kept_out], numbers[kept_out][:_HELD]
+
+    def __call__(self, index: int) -> list[Played]:
+        """The batch of a step, drawn with the student's present weights."""
+        random = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
+        student, sampler = self._update.student, self._update.sampler
+        rows = self._rows[torch.randint(len(self._rows), (self._size,), generator=random)]
+        obs = joined(self._windows, rows, student).repeat_interleave(self._members, 0)
+        shape = (student.config.horizon, student.action_size)
+        start = torch.randn((self._size, *shape), generator=random).repeat_interleave(self._members, 0)
+        noise = torch.randn((len(sampler), len(obs), *shape), generator=random)
+        with torch.no_grad():
+            chain = sampler.sample(student.encoder(obs), torch.cat([start[None], noise]))
+        assert chain.logp is not None
+        reward, told = self._judge(obs, start, chain.action, None, random)
+        apart = reward.reshape(self._size, self._members)
+        if index % _HELD_EVERY == 0:
+            told["held_out"] = self.held_out()
+        told |= {"reward": float(reward.mean()), "within_group": float(apart.std(dim=1).mean())}
+        groups = np.arange(self._size).repeat(self._members)
+        gain = torch.from_numpy(group_relative(reward.double().numpy(), groups)).float()
+        return [Played(obs, chain.x, chain.logp, gain.expand(len(sampler), -1), None, torch.ones(shape[0]), told)]
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def held_out(self) -> float:
+        """The mean reward of noiseless chains on observations that are never trained on, from noise that stays."""
+        random = torch.Generator().manual_seed(self._seed)
+        student = self._update.student
+        obs = joined(self._windows, self._held, student)
+        noise = torch.randn((len(obs), student.config.horizon, student.action_size), generator=random)
+        with torch.no_grad():
+            chunk = student.sampler.draw(student.encoder(obs), noise)
+        return float(self._judge(obs, noise, chunk, None, random)[0].mean())
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint's provenance says of what it cost."""
+        return {"teacher_calls": self._judge.teacher_calls}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs to go on."""
+        return {"teacher_calls": self._judge.teacher_calls}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; raises KeyError, TypeError or ValueError on what is none."""
+        self._judge.teacher_calls = int(state["teacher_calls"])
+
+
+def joined(windows: Windows, rows: Tensor, policy: Policy) -> Tensor:
+    """Raw observations (N, To, C) of some windows, joined as the policy's encoder reads them."""
+    obs = windows.gather(rows).obs
+    return torch.cat([obs[name] for name, _ in policy.layout.sizes], dim=-1)
+
+
+def ahead_of(actions: Tensor) -> Tensor:
+    """The two actions (B, 2, A) from which the first of actions (B, T, A) go on straight."""
+    first, second = actions[:, :1], actions[:, min(1, actions.shape[1] - 1) :][:, :1]
+    return torch.cat([3 * first - 2 * second, 2 * first - second], 1)
