@@ -63,8 +63,8 @@ SAMPLERS = Suite(
 SAMPLERS_MORE = Suite(
     "samplers-more",
     "corrections of the others, one seed",
-    _SCRIPTED,
-    tuple(_sampled(ROUNDS, (0,), _SCRIPTED, ("x0", "eps", "mip", "regression", "gaussian", "mixture"))),
+    TASKS_HERE,
+    tuple(_sampled(ROUNDS, (0,), TASKS_HERE, tuple(kind for kind in _ALL if kind != "flow"))),
     ("clean", "hard"),
 )
 NETWORKS = Suite(

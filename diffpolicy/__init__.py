@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from diffpolicy.recipes.evaluate import Evaluate
     from diffpolicy.recipes.export import Export
     from diffpolicy.recipes.quickstart import Quickstart
+    from diffpolicy.recipes.redif import Redif
     from diffpolicy.recipes.video import Video
     from diffpolicy.rollout.environment import make_vector
     from diffpolicy.rollout.predictor import ScriptedExpert
@@ -52,6 +53,7 @@ __all__ = [
     "Policy",
     "PolicyConfig",
     "Quickstart",
+    "Redif",
     "ScriptedExpert",
     "SpaceSpec",
     "Video",
@@ -80,6 +82,7 @@ _HOMES = {
     "Policy": "policy.policy",
     "PolicyConfig": "policy",
     "Quickstart": "recipes.quickstart",
+    "Redif": "recipes.redif",
     "ScriptedExpert": "rollout.predictor",
     "SpaceSpec": "policy.spaces",
     "Video": "recipes.video",

@@ -172,7 +172,7 @@ class Redif:
                 f"expected student_steps {len(loaded.policy.sampler)}, those of the student in {source}, or none, got "
                 f"{asked}; begin with its teacher for another number"
             )
-        student = loaded.policy if begun else student_of(loaded.policy, asked or 2)
+        student = loaded.policy if begun else student_of(loaded.policy, 2 if asked is None else asked)
         compared = self.reward.agreement or self.reward.likeness
         if self.teacher is not None:
             taught = checkpoint_of(self.teacher)

@@ -85,7 +85,7 @@ class PolicyGradientConfig:
     lr: float = 5e-5
     epochs: int = 10  # passes over a batch at most
     minibatch: int = 1024  # chains a step of the optimiser
-    clip: float = 0.01  # of the ratio, whose log-probability is a mean over the elements that count
+    clip: float = 0.3  # of a ratio: how far the log-probability of a whole chunk is rewarded to go [nats]
     target_kl: float | None = (
         0.03  # passes end where a step of the chain is so far from who drew it [nats]; None: never
     )
@@ -110,7 +110,7 @@ class PolicyGradientConfig:
             lr=rate,
             epochs=many,
             minibatch=Whole(1, 10**9),
-            clip=Number(0, 1, above=True),
+            clip=Number(0, math.inf, above=True),
             target_kl=Number(0, math.inf, above=True, none=True),
             grad_clip=Number(0, math.inf, above=True),
             explore=Number(0, 10, above=True),

@@ -20,7 +20,7 @@ from diffpolicy.training.advantage import group_relative
 from diffpolicy.updates import CHUNK_REWARDS, RewardConfig
 from diffpolicy.updates.distilling import aligned
 from diffpolicy.updates.policy_gradient import Played, PolicyGradient
-from diffpolicy.updates.rewards import agreement, excess, likeness, prefix, roughness
+from diffpolicy.updates.rewards import agreement, energy_distance, excess, likeness, prefix, roughness
 
 __all__ = ["Judge", "Judged", "ahead_of", "joined"]
 
@@ -50,23 +50,39 @@ class Judge:
     ) -> tuple[Tensor, dict[str, float]]:
         """Rewards (B,) of normalised chunks (B, H, A) that were drawn from noise (B, H, A) for raw obs (B, To, C).
 
-        `before` (B, 2, A) are the last two actions before each chunk; None: they lead straight to it. Returns the mean
-        of each term as well, without its weight.
+        `before` (B, 2, A) are the last two actions before each chunk; None: they lead straight to it. Tells of the
+        mean of each term as well, without its weight, and of likeness minus the energy distance.
         """
-        config, total, told = self.config, torch.zeros(len(chunk)), {}
+        total, told = torch.zeros(len(chunk)), {}
+        for name, value in self._terms(obs, noise, chunk, before).items():
+            total += getattr(self.config, name) * value
+            told[name] = float(value.mean())
+        if self.config.likeness:
+            ours, theirs = self._spread(obs, random, self.sampler.explore)
+            total += self.config.likeness * likeness(chunk, ours, theirs, self.weight)
+            told["likeness"] = -float(energy_distance(ours, theirs, self.weight).mean())
+        return total, told
+
+    @torch.no_grad()
+    def held_out(self, obs: Tensor, random: torch.Generator) -> float:
+        """The mean reward of noiseless chunks for raw obs (B, To, C), with minus the energy distance for likeness."""
+        student = self.student
+        noise = torch.randn((len(obs), student.config.horizon, student.action_size), generator=random)
+        terms = self._terms(obs, noise, student.sampler.draw(student.encoder(obs), noise), None)
+        total = sum((getattr(self.config, name) * float(value.mean()) for name, value in terms.items()), 0.0)
+        if self.config.likeness:
+            total -= self.config.likeness * float(energy_distance(*self._spread(obs, random, 0.0), self.weight).mean())
+        return total
+
+    def _terms(self, obs: Tensor, noise: Tensor, chunk: Tensor, before: Tensor | None) -> dict[str, Tensor]:
+        """Each reward (B,) that looks at one chunk alone and has a weight."""
         executed = chunk[:, self.executed]
         terms: dict[str, Callable[[], Tensor]] = {
             "agreement": lambda: agreement(chunk, self._asked(obs, noise), self.weight),
-            "likeness": lambda: self._likeness(obs, chunk, random),
             "smooth": lambda: -roughness(torch.cat([ahead_of(executed) if before is None else before, executed], 1)),
             "limits": lambda: -excess(executed),
         }
-        for name, term in terms.items():
-            if weight := getattr(config, name):
-                value = term()
-                total += weight * value
-                told[name] = float(value.mean())
-        return total, told
+        return {name: term() for name, term in terms.items() if getattr(self.config, name)}
 
     def _asked(self, obs: Tensor, noise: Tensor) -> Tensor:
         """The teacher's chunks."""
@@ -74,17 +90,21 @@ class Judge:
         self.teacher_calls += len(noise) * self.teacher.calls
         return self.teacher.sampler.draw(self.teacher.encoder(obs), noise)
 
-    def _likeness(self, obs: Tensor, chunk: Tensor, random: torch.Generator) -> Tensor:
-        """Others of the student are drawn as the chunk was; the teacher's get the deviation of the last step too."""
+    def _spread(self, obs: Tensor, random: torch.Generator, explore: float) -> tuple[Tensor, Tensor]:
+        """Chunks (B, M, H, A) of student and teacher, of noises of their own.
+
+        While the student explores, the teacher's get the deviation of a last step too: else it would learn to be less
+        spread than the teacher by what its own noise adds.
+        """
         many, steps = self.config.samples, len(self.sampler)
-        repeated = obs.repeat_interleave(many, 0)  # (B M, To, C)
-        shape = (len(repeated), *chunk.shape[1:])
-        features = self.student.encoder(repeated)
-        ours = self.sampler.sample(features, torch.randn((steps + 1, *shape), generator=random)).action
-        theirs = self._asked(repeated, torch.randn(shape, generator=random))
-        theirs = theirs + self.sampler.explore * torch.randn(shape, generator=random)
-        ours, theirs = (x.reshape(len(obs), many, *shape[1:]) for x in (ours, theirs))
-        return likeness(chunk, ours, theirs, self.weight)
+        obs = obs.repeat_interleave(many, 0)  # (B M, To, C)
+        shape = (len(obs), self.student.config.horizon, self.student.action_size)
+        noise = torch.randn((steps + 1, *shape), generator=random)
+        features = self.student.encoder(obs)
+        ours = self.sampler.sample(features, noise).action if explore else self.student.sampler.draw(features, noise[0])
+        theirs = self._asked(obs, torch.randn(shape, generator=random))
+        theirs = theirs + explore * torch.randn(shape, generator=random)
+        return ours.reshape(-1, many, *shape[1:]), theirs.reshape(-1, many, *shape[1:])
 
 
 class Judged:
@@ -140,12 +160,7 @@ class Judged:
     def held_out(self) -> float:
         """The mean reward of noiseless chains on observations that are never trained on, from noise that stays."""
         random = torch.Generator().manual_seed(self._seed)
-        student = self._update.student
-        obs = joined(self._windows, self._held, student)
-        noise = torch.randn((len(obs), student.config.horizon, student.action_size), generator=random)
-        with torch.no_grad():
-            chunk = student.sampler.draw(student.encoder(obs), noise)
-        return float(self._judge(obs, noise, chunk, None, random)[0].mean())
+        return self._judge.held_out(joined(self._windows, self._held, self._update.student), random)
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint's provenance says of what it cost."""

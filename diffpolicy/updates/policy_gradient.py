@@ -41,8 +41,9 @@ class Played:
 class PolicyGradient:
     """PPO-clip over steps of the chain (arXiv 1707.06347, eq. 7; DDPO, arXiv 2305.13301; DPPO, arXiv 2409.00588).
 
-    A ratio is that of the mean log-probabilities over the elements that count, so that `clip` does not depend on their
-    number. It is exactly 1 before the first step of a batch, which `ratio_first` says. A step of the chain counts by
+    A ratio is that of the mean log-probabilities over the n elements that count (DDPO's convention), and clipped to
+    1 +- clip / n, so that `clip` is the change of a whole chunk's log-probability [nats], whatever its size. It is
+    exactly 1 before the first step of a batch, which `ratio_first` says. A step of the chain counts by
     its deviation, over the mean one: the gradient of its log-probability goes with the inverse (ReDiF's code, as
     `step_weighting=sigma`), so that late and quiet steps do not eat the update.
     """
@@ -121,6 +122,7 @@ class PolicyGradient:
     def _learn(self, batch: Played, rows: Tensor, first: bool) -> dict[str, float]:
         config, mask = self.config, batch.mask[rows]  # (b, H, 1)
         elements = mask.sum((1, 2)) * batch.x.shape[-1]  # (b,)
+        most = config.clip / elements
         features = self.student.encoder(batch.obs[rows])
         loss = torch.zeros((), device=features.device)
         stds = torch.stack([self.sampler.step(batch.x[k, :1], k, features[:1]).std for k in self.trained]).detach()
@@ -130,7 +132,7 @@ class PolicyGradient:
             logp = gaussian.log_prob(batch.x[k + 1, rows])
             log_ratio = ((logp - batch.logp[k, rows]) * mask).sum((1, 2)) / elements  # (b,)
             ratio, gain = log_ratio.exp(), batch.advantage[k, rows]
-            clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
+            clipped = torch.minimum(torch.maximum(ratio, 1 - most), 1 + most)
             loss = loss - weight * torch.minimum(ratio * gain, clipped * gain).mean()
             logs.append(log_ratio.detach())
             if config.anchor or first:
@@ -154,12 +156,12 @@ class PolicyGradient:
         apart = torch.stack(logs)  # (trained, b)
         told = {
             "grad_norm": norm,
-            "clipped": float(((apart.exp() - 1).abs() > config.clip).float().mean()),
+            "clipped": float(((apart.exp() - 1).abs() > most).float().mean()),
             "kl": float(0.5 * (apart * elements).square().mean()),
         }
         if first:
             told["ratio_first"] = float((apart.exp() - 1).abs().max()) + 1.0
-            told["drift"] = float(torch.stack(drifts).mean())
+            told["drift"] = float(torch.stack(drifts).detach().mean())
         return told
 
     def _apart(self, batch: Demo) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["agreement", "excess", "likeness", "prefix", "roughness"]
+__all__ = ["agreement", "energy_distance", "excess", "likeness", "prefix", "roughness"]
 
 
 def prefix(horizon: int, first: int, count: int, rest: float = 0.0) -> Tensor:
@@ -33,17 +33,31 @@ def likeness(chunk: Tensor, ours: Tensor, teacher: Tensor, weight: Tensor) -> Te
         r = mean_j |a - ours_j| - mean_j |a - teacher_j|
 
     with `ours` (B, M, H, A) other chunks of the student and `teacher` (B, M', H, A) of the teacher, all of noises of
-    their own. Half the gradient of its mean is minus that of the energy distance 2 E|S - T| - E|S - S'| - E|T - T'|,
-    S and S' the student's, T and T' the teacher's (Szekely and Rizzo, 2013, eq. 2.1), whose estimate leaves a chunk's
-    distance from itself out. A student that gives up one of the teacher's modes loses by the first term.
+    their own. What a chunk gains by moving is half of what `energy_distance` loses, whose estimate leaves a chunk's
+    distance from itself out; the mean reward itself is no measure of it. A student that gives up one of the teacher's
+    modes loses by the first term.
     """
-    scale = weight.sqrt()[:, None]
+    return _far(chunk[:, None], ours, weight).mean((1, 2)) - _far(chunk[:, None], teacher, weight).mean((1, 2))
 
-    def far(others: Tensor) -> Tensor:
-        away: Tensor = torch.linalg.vector_norm((chunk[:, None] - others) * scale, dim=(2, 3))
-        return away.mean(1)
 
-    return far(ours) - far(teacher)
+def energy_distance(ours: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
+    """2 E|S - T| - E|S - S'| - E|T - T'| (B,) of samples (B, M, H, A) and (B, M', H, A): 0 where they are alike.
+
+    S and S' are the student's, T and T' the teacher's; distances of a chunk from itself are left out (Szekely and
+    Rizzo, 2013, eq. 2.1, without its bias), so that an estimate may lie below 0.
+    """
+
+    def within(x: Tensor) -> Tensor:
+        return _far(x, x, weight).sum((1, 2)) / (x.shape[1] * (x.shape[1] - 1))
+
+    return 2 * _far(ours, teacher, weight).mean((1, 2)) - within(ours) - within(teacher)
+
+
+def _far(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Weighted distances (B, M, M') between chunks (B, M, H, A) and (B, M', H, A)."""
+    apart = (a[:, :, None] - b[:, None]) * weight.sqrt()[:, None]
+    away: Tensor = torch.linalg.vector_norm(apart, dim=(3, 4))
+    return away
 
 
 def roughness(actions: Tensor) -> Tensor:
