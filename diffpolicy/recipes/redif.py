@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +18,10 @@ from diffpolicy.recipes.run import CONDITIONS_BY_DEFAULT, conditions_in, open_ru
 from diffpolicy.updates import CHUNK_REWARDS, PLAYED_REWARDS, PolicyGradientConfig, RewardConfig
 
 if TYPE_CHECKING:
-    from diffpolicy.data.batch import Demo
     from diffpolicy.policy.policy import Policy
     from diffpolicy.recipes.training import Stage
     from diffpolicy.recipes.validation import Validation
-    from diffpolicy.updates.judged import Judge, Judged
-    from diffpolicy.updates.played import Rollouts
+    from diffpolicy.updates.judged import Judge
     from diffpolicy.updates.policy_gradient import PolicyGradient
 
 __all__ = ["Redif"]
@@ -48,6 +47,9 @@ class Redif:
     """What it is rewarded for; success and environment need rollouts."""
     observations: Literal["own", "data"] = "own"
     """own: those that the student meets as it plays; data: those of a dataset, without an environment."""
+    gradient: Literal["policy", "path"] = "policy"
+    """policy: of what the student tries out, whatever it is rewarded for; path: of the rewards themselves, through the
+    whole chain, as far as they are functions of chunks (the control that needs no exploration)."""
     baseline: Literal["critic", "group"] = "critic"
     """What an own decision is compared with: the critic's expectation, or episodes that began alike."""
     group: int = 8
@@ -92,6 +94,8 @@ class Redif:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise InputError(f"expected {name} >= {low}, got {getattr(self, name)}; correct it")
+        if self.gradient == "path":
+            self._require_path()
         if self.observations == "data":
             self._require_judging()
         elif self.baseline == "group" and self.rollouts % self.group:
@@ -109,56 +113,106 @@ class Redif:
         asked = [name for name in PLAYED_REWARDS if getattr(self.reward, name) != getattr(RewardConfig(), name)]
         if asked or self.validation_episodes:
             raise InputError(
-                f"expected nothing that has to be played with observations of data, got a weight of {asked[0]}"
-                if asked
-                else "expected no validation episodes with observations of data"
+                "expected nothing that has to be played with observations of data, got "
+                + (f"a weight of {asked[0]}" if asked else "validation episodes")
             )
 
+    def _require_path(self) -> None:
+        """Raises InputError on what a gradient through the chain does not use, and would ignore."""
+        if self.observations != "data":
+            raise InputError("expected --observations data with the gradient of path, which cannot see through playing")
+        usual, free = PolicyGradientConfig(), ("lr", "grad_clip")
+        other = [f.name for f in fields(usual) if getattr(self.optimiser, f.name) != getattr(usual, f.name)]
+        if unused := [name for name in other if name not in free]:
+            raise InputError(f"expected of the optimiser {' and '.join(free)} alone with path, got {', '.join(unused)}")
+
     def _redif(self) -> Path:
+        from diffpolicy.diffusion.exploring import Exploring
         from diffpolicy.policy.checkpoint import checkpoint_of, load_checkpoint
         from diffpolicy.recipes.playing import require_playable
-        from diffpolicy.recipes.training import finish
-        from diffpolicy.recipes.validation import Validator, best_line
-        from diffpolicy.updates.critic import Critic
+        from diffpolicy.recipes.validation import best_line
+        from diffpolicy.updates.distilling import chains_of
         from diffpolicy.updates.judged import Judge
-        from diffpolicy.updates.policy_gradient import PolicyGradient
 
         source = checkpoint_of(self.checkpoint)
         loaded = load_checkpoint(source)
-        environment, plays = self.environment or loaded.environment or "", self.observations == "own"
+        environment = self.environment or loaded.environment or ""
         student, teacher, taught = self._pair(source)
-        if plays:
+        if self.observations == "own":
             require_playable(student.spaces, environment, source, self.conditions)
         origin = self._origin(source, loaded.provenance)
         threads = use_threads(self.threads)
-        critic = Critic(student.encoder.features, self.optimiser, self.seed) if self._criticised else None
-        demos = None if origin is None or not self.optimiser.demos else self._demonstrations(origin, student)
-        update = PolicyGradient(student, self.steps, self.optimiser, critic, demos, self.seed)
-        judge = Judge(student, update.sampler, teacher, max(self.teacher_steps, len(update.sampler)), self.reward)
+        explore = Exploring(chains_of(student), self.optimiser.explore)
+        judge = Judge(student, explore, teacher, max(self.teacher_steps, len(explore)), self.reward)
         spent, train_s = spent_on(source, loaded.provenance)
         about = provenance(
             self, method="redif", teacher=os.path.relpath(taught, self.out), parent=os.path.relpath(source, self.out),
             parent_train_s=train_s, threads=threads, **self._noted(origin, source, loaded.provenance), **spent,
         )  # fmt: skip
         stage = self._stage(environment, about, self._validation(student, environment))
-        inputs = {"checkpoint": source, "teacher": taught, **({} if origin is None else origin.inputs())}
-        chains: Rollouts | Judged = (
-            self._rollouts(update, judge, environment, spent["env_steps"])
-            if plays or origin is None
-            else self._judged(update, judge, origin, teacher)
-        )
-        open_run(self, self.out, self.overwrite, inputs)
-        validator = None if stage.validation is None else Validator(update, None, stage, stage.validation)
-        with closing(chains):
-            finish(update, chains, stage, validator, {"source": chains})
+        with ExitStack() as opened:
+            if origin is None or self.observations == "own":
+                train = self._playing(student, judge, environment, origin, spent["env_steps"], opened)
+            else:
+                train = self._judging(student, judge, origin)
+            inputs = {"checkpoint": source, "teacher": taught, **({} if origin is None else origin.inputs())}
+            open_run(self, self.out, self.overwrite, inputs)
+            train(stage)
         print(f"checkpoint: {self.out / 'checkpoint'}   try: {program()} evaluate {self.out}")
-        if validator is not None:
+        if stage.validation is not None:
             print(best_line(self.out))
         return self.out / "checkpoint"
 
-    @property
-    def _criticised(self) -> bool:
-        return self.observations == "own" and self.baseline == "critic"
+    def _playing(
+        self, student: Policy, judge: Judge, environment: str, origin: Lineage | None, spent: int, opened: ExitStack
+    ) -> Callable[[Stage], Policy]:
+        """Training on what the student meets as it plays."""
+        from diffpolicy.recipes.training import finish
+        from diffpolicy.rollout.seeds import episode_seeds
+        from diffpolicy.updates.played import Rollouts
+
+        members = 1 if self.baseline == "critic" else self.group
+        count = self.rollouts // members
+
+        def seeds(index: int) -> range:
+            return episode_seeds("correction", self.seed, count, start=_FIRST + index * count)
+
+        seeds(self.steps - 1)  # so many there must be
+        known = conditions_in(environment, self.conditions)
+        update = self._update(student, origin)
+        chains = Rollouts(update, judge, self.reward, environment, known, seeds, members, spent)
+        opened.callback(chains.close)
+        return partial(finish, update, chains, companions={"judge": judge, "rollouts": chains})
+
+    def _judging(self, student: Policy, judge: Judge, origin: Lineage) -> Callable[[Stage], Policy]:
+        """Training on observations of data."""
+        from diffpolicy.data.windows import Windows
+        from diffpolicy.recipes.observed import observed
+        from diffpolicy.recipes.training import finish
+        from diffpolicy.updates.judged import Judged, Observed
+        from diffpolicy.updates.pathwise import Pathwise
+
+        seen = Observed(student, Windows.concat(observed(origin, student)), self.windows, self.seed)
+        if self.gradient == "path":
+            path = Pathwise(student, self.steps, judge, seen, self.optimiser.lr, self.optimiser.grad_clip)
+            return partial(finish, path, seen, companions={"judge": judge})
+        update = self._update(student, origin)
+        return partial(finish, update, Judged(update, judge, seen, self.group), companions={"judge": judge})
+
+    def _update(self, student: Policy, origin: Lineage | None) -> PolicyGradient:
+        """The policy gradient, with a critic and demonstrations where they are asked for."""
+        from diffpolicy.data.source import shuffled
+        from diffpolicy.data.windows import Windows
+        from diffpolicy.recipes.observed import observed
+        from diffpolicy.updates.critic import Critic
+        from diffpolicy.updates.policy_gradient import PolicyGradient
+
+        criticised = self.observations == "own" and self.baseline == "critic"
+        critic = Critic(student.encoder.features, self.optimiser, self.seed) if criticised else None
+        demos = None
+        if self.optimiser.demos and origin is not None:
+            demos = shuffled(Windows.concat(observed(origin, student, actions=True)), self.batch_size, self.seed)
+        return PolicyGradient(student, self.steps, self.optimiser, critic, demos, self.seed)
 
     def _pair(self, source: Path) -> tuple[Policy, Policy, Path]:
         """The student as it begins, whom it is compared with, and that one's checkpoint folder."""
@@ -199,34 +253,6 @@ class Redif:
         moved = relocated(source, noted, self.out)
         return {name: moved[name] for name in ("dataset", "demonstrations", "rollouts") if name in moved}
 
-    def _demonstrations(self, origin: Lineage, student: Policy) -> Callable[[int], Demo]:
-        from diffpolicy.data.source import shuffled
-        from diffpolicy.data.windows import Windows
-        from diffpolicy.recipes.observed import observed
-
-        return shuffled(Windows.concat(observed(origin, student, actions=True)), self.batch_size, self.seed)
-
-    def _rollouts(self, update: PolicyGradient, judge: Judge, environment: str, spent: int) -> Rollouts:
-        from diffpolicy.rollout.seeds import episode_seeds
-        from diffpolicy.updates.played import Rollouts
-
-        members = 1 if self.baseline == "critic" else self.group
-        count = self.rollouts // members
-
-        def seeds(index: int) -> range:
-            return episode_seeds("correction", self.seed, count, start=_FIRST + index * count)
-
-        seeds(self.steps - 1)  # so many there must be
-        known = conditions_in(environment, self.conditions)
-        return Rollouts(update, judge, self.reward, environment, known, seeds, members, spent)
-
-    def _judged(self, update: PolicyGradient, judge: Judge, origin: Lineage, teacher: Policy) -> Judged:
-        from diffpolicy.data.windows import Windows
-        from diffpolicy.recipes.observed import observed
-        from diffpolicy.updates.judged import Judged
-
-        return Judged(update, judge, Windows.concat(observed(origin, teacher)), self.windows, self.group, self.seed)
-
     def _validation(self, student: Policy, environment: str) -> Validation | None:
         from diffpolicy.recipes.validation import Validation, playable
 
@@ -241,5 +267,6 @@ class Redif:
 
         return Stage(
             self.out, environment, self.steps, self.batch_size, self.seed, self.checkpoint_every, "reinforcement",
-            about, validation, metric="reward", beside=("success", "held_out", "kl", "clipped"), log_every=1,
+            about, validation, metric="reward", beside=("success", "held_out", "kl", "clipped"),
+            log_every=1 if self.gradient == "policy" else 10,
         )  # fmt: skip

@@ -96,21 +96,22 @@ def train(
             f"{stage.checkpoint_every}"
         )
     update = Regression(policy, stage.steps, config, seed=stage.seed, target=target, teacher=teacher)
-    validator = None if stage.validation is None else Validator(update, windows, stage, stage.validation)
-    return finish(update, shuffled(windows, stage.batch_size, stage.seed), stage, validator)
+    return finish(update, shuffled(windows, stage.batch_size, stage.seed), stage, windows)
 
 
 def finish(
     update: Trained[B],
     source: Source[B],
     stage: Stage,
-    validator: Validator | None = None,
+    windows: Windows | None = None,
     companions: Mapping[str, Companion] | None = None,
 ) -> Policy:
     """Make the updates of a stage that are not made yet and return the policy, which is also in ``folder/checkpoint``.
 
-    As `train`, whose rules and errors hold here. The companions are saved and taken up with the update, by name.
+    As `train`, whose rules and errors hold here. `windows` is what is trained on, for validation; the companions are
+    saved and taken up with the update, by name.
     """
+    validator = None if stage.validation is None else Validator(update, windows, stage, stage.validation)
     beside = {**(companions or {}), **({} if validator is None else {"validation": validator})}
     folder = stage.folder / "checkpoint"
     seconds = _resume(update, beside, folder) if mend_checkpoint(folder) else 0.0

@@ -1,6 +1,6 @@
 """Chains that are judged by their chunks alone, on given observations: a source for the policy gradient.
 
-Shapes: B chunks, N observations, To observation steps, C joined observation, K steps, H chunk length, A action.
+Shapes: B chunks, N observations, M samples, To observation steps, C joined observation, H chunk length, A action.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from diffpolicy.updates.distilling import aligned
 from diffpolicy.updates.policy_gradient import Played, PolicyGradient
 from diffpolicy.updates.rewards import agreement, energy_distance, excess, likeness, prefix, roughness
 
-__all__ = ["Judge", "Judged", "ahead_of", "joined"]
+__all__ = ["Judge", "Judged", "Observed", "ahead_of"]
 
-_HELD_EVERY = 10  # of so many windows one is kept out, to judge on in each of so many batches
+_HELD_EVERY = 10  # of so many windows one is kept out, to judge on
+_JUDGED_EVERY = 10  # batches
 _HELD = 256  # of those, at most
 
 
@@ -46,15 +47,23 @@ class Judge:
 
     @torch.no_grad()
     def __call__(
-        self, obs: Tensor, noise: Tensor, chunk: Tensor, before: Tensor | None, random: torch.Generator
+        self,
+        obs: Tensor,
+        noise: Tensor,
+        chunk: Tensor,
+        random: torch.Generator,
+        *,
+        before: Tensor | None = None,
+        alike: int = 1,
     ) -> tuple[Tensor, dict[str, float]]:
         """Rewards (B,) of normalised chunks (B, H, A) that were drawn from noise (B, H, A) for raw obs (B, To, C).
 
-        `before` (B, 2, A) are the last two actions before each chunk; None: they lead straight to it. Tells of the
-        mean of each term as well, without its weight, and of likeness minus the energy distance.
+        `before` (B, 2, A) are the last two actions before each chunk; None: they lead straight to it. So many rows in
+        turn are `alike` in obs and noise. Tells of the mean of each term as well, without its weight, and of likeness
+        minus the energy distance.
         """
         total, told = torch.zeros(len(chunk)), {}
-        for name, value in self._terms(obs, noise, chunk, before).items():
+        for name, value in self._terms(obs, noise, chunk, before, alike).items():
             total += getattr(self.config, name) * value
             told[name] = float(value.mean())
         if self.config.likeness:
@@ -63,27 +72,59 @@ class Judge:
             told["likeness"] = -float(energy_distance(ours, theirs, self.weight).mean())
         return total, told
 
-    @torch.no_grad()
-    def held_out(self, obs: Tensor, random: torch.Generator) -> float:
-        """The mean reward of noiseless chunks for raw obs (B, To, C), with minus the energy distance for likeness."""
+    def require_needed(self) -> None:
+        """Raises InputError where it has nothing to say."""
+        if not self.needed:
+            raise InputError(
+                f"expected a weight above 0 for one of {', '.join(CHUNK_REWARDS)}, which alone can be judged without "
+                "playing, got none; give one, or play"
+            )
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint's provenance says of what it cost."""
+        return {"teacher_calls": self.teacher_calls}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs to go on."""
+        return self.about()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; raises KeyError, TypeError or ValueError on what is none."""
+        self.teacher_calls = int(state["teacher_calls"])
+
+    def worth(self, obs: Tensor, random: torch.Generator) -> Tensor:
+        """The mean reward () of noiseless chunks for raw obs (B, To, C), with minus the energy distance for likeness.
+
+        A differentiable function of the student, through its whole chain.
+        """
         student = self.student
         noise = torch.randn((len(obs), student.config.horizon, student.action_size), generator=random)
-        terms = self._terms(obs, noise, student.sampler.draw(student.encoder(obs), noise), None)
-        total = sum((getattr(self.config, name) * float(value.mean()) for name, value in terms.items()), 0.0)
+        chunk = student.sampler.draw(student.encoder(obs), noise)
+        total = torch.zeros(())
+        for name, value in self._terms(obs, noise, chunk, None).items():
+            total = total + getattr(self.config, name) * value.mean()
         if self.config.likeness:
-            total -= self.config.likeness * float(energy_distance(*self._spread(obs, random, 0.0), self.weight).mean())
+            apart = energy_distance(*self._spread(obs, random, 0.0), self.weight).mean()
+            total = total - self.config.likeness * apart
         return total
 
-    def _terms(self, obs: Tensor, noise: Tensor, chunk: Tensor, before: Tensor | None) -> dict[str, Tensor]:
+    def _terms(
+        self, obs: Tensor, noise: Tensor, chunk: Tensor, before: Tensor | None, alike: int = 1
+    ) -> dict[str, Tensor]:
         """Each reward (B,) that looks at one chunk alone and has a weight."""
         executed = chunk[:, self.executed]
+
+        def theirs() -> Tensor:
+            return self._asked(obs[::alike], noise[::alike]).repeat_interleave(alike, 0)
+
         terms: dict[str, Callable[[], Tensor]] = {
-            "agreement": lambda: agreement(chunk, self._asked(obs, noise), self.weight),
+            "agreement": lambda: agreement(chunk, theirs(), self.weight),
             "smooth": lambda: -roughness(torch.cat([ahead_of(executed) if before is None else before, executed], 1)),
             "limits": lambda: -excess(executed),
         }
         return {name: term() for name, term in terms.items() if getattr(self.config, name)}
 
+    @torch.no_grad()
     def _asked(self, obs: Tensor, noise: Tensor) -> Tensor:
         """The teacher's chunks."""
         assert self.teacher is not None
@@ -107,78 +148,69 @@ class Judge:
         return ours.reshape(-1, many, *shape[1:]), theirs.reshape(-1, many, *shape[1:])
 
 
-class Judged:
-    """Chains on observations of a table, several from the same observation and noise, judged against each other."""
+class Observed:
+    """Raw observations of a table, a new draw in every batch; a tenth of the table is kept out to judge on."""
 
-    def __init__(
-        self, update: PolicyGradient, judge: Judge, windows: Windows, size: int, members: int, seed: int
-    ) -> None:
-        """`size` observations a batch, `members` chains of each; a tenth of the table is kept out to judge on.
-
-        Raises InputError where nothing is rewarded that a chunk says, or the table is too small.
-        """
-        if not judge.needed:
+    def __init__(self, policy: Policy, windows: Windows, size: int, seed: int) -> None:
+        """Raises InputError where the table is too small."""
+        if len(windows) < 2 * _HELD_EVERY or size < 1:
             raise InputError(
-                f"expected a weight above 0 for one of {', '.join(CHUNK_REWARDS)}, which alone can be judged without "
-                "playing, got none; give one, or play"
+                f"expected {2 * _HELD_EVERY} observations or more to judge on and 1 a batch, got {len(windows)} and "
+                f"{size}; take more"
             )
-        if len(windows) < 2 * _HELD_EVERY or size < 1 or members < 2:
-            raise InputError(
-                f"expected {2 * _HELD_EVERY} observations or more to judge on, 1 a batch and 2 chains of each, got "
-                f"{len(windows)}, {size} and {members}; take more"
-            )
-        self._update, self._judge, self._windows = update, judge, windows
-        self._size, self._members, self._seed = size, members, seed
+        self._policy, self._windows, self._size, self._seed = policy, windows, size, seed
         numbers = torch.arange(len(windows))
         kept_out = numbers % _HELD_EVERY == 0
-        self._rows, self._held = numbers[~kept_out], numbers[kept_out][:_HELD]
+        self._rows, held = numbers[~kept_out], numbers[kept_out][:_HELD]
+        self.held = self._joined(held)  # (N, To, C)
+
+    def __call__(self, index: int) -> tuple[Tensor, torch.Generator]:
+        """The observations (N, To, C) of a step, joined as the policy's encoder reads them, and its randomness."""
+        random = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
+        return self._joined(self._rows[torch.randint(len(self._rows), (self._size,), generator=random)]), random
+
+    def _joined(self, rows: Tensor) -> Tensor:
+        obs = self._windows.gather(rows).obs
+        return torch.cat([obs[name] for name, _ in self._policy.layout.sizes], dim=-1)
+
+    def fixed(self) -> torch.Generator:
+        """Randomness that is the same at every judgement on what is kept out."""
+        return torch.Generator().manual_seed(self._seed)
+
+
+class Judged:
+    """Chains on given observations, several from the same observation and noise, judged against each other."""
+
+    def __init__(self, update: PolicyGradient, judge: Judge, observed: Observed, members: int) -> None:
+        """So many `members` chains of each observation.
+
+        Raises InputError where nothing is rewarded that a chunk says, or there is nothing to compare.
+        """
+        judge.require_needed()
+        if members < 2:
+            raise InputError(f"expected 2 chains or more of each observation to compare, got {members}; take more")
+        self._update, self._judge, self._observed, self._members = update, judge, observed, members
 
     def __call__(self, index: int) -> list[Played]:
         """The batch of a step, drawn with the student's present weights."""
-        random = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
+        (seen, random), many = self._observed(index), self._members
         student, sampler = self._update.student, self._update.sampler
-        rows = self._rows[torch.randint(len(self._rows), (self._size,), generator=random)]
-        obs = joined(self._windows, rows, student).repeat_interleave(self._members, 0)
+        obs = seen.repeat_interleave(many, 0)
         shape = (student.config.horizon, student.action_size)
-        start = torch.randn((self._size, *shape), generator=random).repeat_interleave(self._members, 0)
+        start = torch.randn((len(seen), *shape), generator=random).repeat_interleave(many, 0)
         noise = torch.randn((len(sampler), len(obs), *shape), generator=random)
         with torch.no_grad():
             chain = sampler.sample(student.encoder(obs), torch.cat([start[None], noise]))
         assert chain.logp is not None
-        reward, told = self._judge(obs, start, chain.action, None, random)
-        apart = reward.reshape(self._size, self._members)
-        if index % _HELD_EVERY == 0:
-            told["held_out"] = self.held_out()
-        told |= {"reward": float(reward.mean()), "within_group": float(apart.std(dim=1).mean())}
-        groups = np.arange(self._size).repeat(self._members)
+        reward, told = self._judge(obs, start, chain.action, random, alike=many)
+        told |= {"reward": float(reward.mean())}
+        told |= {"within_group": float(reward.reshape(-1, many).std(dim=1).mean())}
+        if index % _JUDGED_EVERY == 0:
+            with torch.no_grad():
+                told["held_out"] = float(self._judge.worth(self._observed.held, self._observed.fixed()))
+        groups = np.arange(len(seen)).repeat(many)
         gain = torch.from_numpy(group_relative(reward.double().numpy(), groups)).float()
         return [Played(obs, chain.x, chain.logp, gain.expand(len(sampler), -1), None, torch.ones(shape[0]), told)]
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-    def held_out(self) -> float:
-        """The mean reward of noiseless chains on observations that are never trained on, from noise that stays."""
-        random = torch.Generator().manual_seed(self._seed)
-        return self._judge.held_out(joined(self._windows, self._held, self._update.student), random)
-
-    def about(self) -> dict[str, Any]:
-        """What a checkpoint's provenance says of what it cost."""
-        return {"teacher_calls": self._judge.teacher_calls}
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs to go on."""
-        return {"teacher_calls": self._judge.teacher_calls}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; raises KeyError, TypeError or ValueError on what is none."""
-        self._judge.teacher_calls = int(state["teacher_calls"])
-
-
-def joined(windows: Windows, rows: Tensor, policy: Policy) -> Tensor:
-    """Raw observations (N, To, C) of some windows, joined as the policy's encoder reads them."""
-    obs = windows.gather(rows).obs
-    return torch.cat([obs[name] for name, _ in policy.layout.sizes], dim=-1)
 
 
 def ahead_of(actions: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ class Rollouts:
             obs = torch.from_numpy(np.concatenate([each.past[:-1] for each in got]))
             noise, chunk = (torch.from_numpy(np.concatenate([each.x[at] for each in got])) for at in (0, -1))
             before = torch.cat([self._before(torch.from_numpy(each.x[-1])) for each in got])
-            judged, terms = self._judge(obs, noise, chunk, before, random)
+            judged, terms = self._judge(obs, noise, chunk, random, before=before)
             told |= terms
             for own, more in zip(rewards, np.split(judged.double().numpy(), np.cumsum(counts)[:-1]), strict=True):
                 own += more
@@ -167,13 +167,12 @@ class Rollouts:
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint's provenance says of what it cost."""
-        return {"env_steps": self.env_steps, "teacher_calls": self._judge.teacher_calls}
+        return {"env_steps": self.env_steps}
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs to go on."""
-        return {"env_steps": self.env_steps, "scale": self._scale, "teacher_calls": self._judge.teacher_calls}
+        return {"env_steps": self.env_steps, "scale": self._scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; raises KeyError, TypeError or ValueError on what is none."""
         self.env_steps, self._scale = int(state["env_steps"]), float(state["scale"])
-        self._judge.teacher_calls = int(state["teacher_calls"])
