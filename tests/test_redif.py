@@ -33,6 +33,8 @@ CONFIG = PolicyConfig(
     sampler=SamplerConfig(steps=6, eta=1.0),
 )
 OPTIMISER = PolicyGradientConfig(critic_warmup=1, critic_epochs=1, epochs=2, critic_width=8)
+DATA: dict[str, Any] = {"observations": "data", "reward": RewardConfig(agreement=1.0)}
+PATH = PolicyGradientConfig(lr=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +65,11 @@ def logged(folder: Path) -> list[dict[str, float]]:
         {},
         {"baseline": "group"},
         {"reward": RewardConfig(agreement=1.0, likeness=0.5, smooth=0.1, limits=0.1, samples=2)},
-        {"observations": "data", "reward": RewardConfig(agreement=1.0)},
+        DATA,
+        {**DATA, "gradient": "path", "optimiser": PATH},
         {"student_steps": 3, "optimiser": replace(OPTIMISER, last_steps=1, anchor=0.1, demos=0.1)},
     ],
-    ids=["critic", "group", "all", "data", "dppo"],
+    ids=["critic", "group", "all", "data", "path", "dppo"],
 )
 def test_a_student_is_reinforced(changes: dict[str, Any], teacher: Path, tmp_path: Path) -> None:
     run = redif(teacher, tmp_path / "s", **changes)
@@ -76,6 +79,10 @@ def test_a_student_is_reinforced(changes: dict[str, Any], teacher: Path, tmp_pat
     assert loaded.policy.calls == changes.get("student_steps", 2)
     about, records = loaded.provenance, logged(tmp_path / "s")
     assert about["method"] == "redif"
+    if changes.get("gradient") == "path":
+        assert [record["step"] for record in records] == [2]
+        assert records[-1]["reward"] < 0
+        return
     assert [record["step"] for record in records] == [0, 1, 2]
     assert records[-1]["ratio_first"] == pytest.approx(1, abs=1e-6)
     assert records[-1]["kl"] > 0
@@ -148,11 +155,16 @@ def test_the_best_student_of_a_run_is_kept(teacher: Path, tmp_path: Path) -> Non
         ({"student_steps": 0}, "steps"),
         ({"observations": "data"}, "above 0 for one of agreement"),
         ({"observations": "data", "reward": RewardConfig(success=2.0, agreement=1.0)}, "a weight of success"),
-        ({"observations": "data", "reward": RewardConfig(agreement=1.0), "validation_episodes": 2}, "no validation"),
+        ({**DATA, "validation_episodes": 2}, "got validation episodes"),
+        ({"gradient": "path"}, "--observations data with the gradient of path"),
+        (
+            {**DATA, "gradient": "path"},
+            "lr and grad_clip alone with path, got epochs, critic_width, critic_epochs, critic_warmup",
+        ),
         ({"environment": "diffpolicy/Avoid-v0"}, "teacher's spaces, got diffpolicy/Avoid-v0"),
         ({"conditions": ("rain",)}, "rain"),
         ({"optimiser": replace(OPTIMISER, last_steps=3)}, "last_steps from 1 to the student's 2"),
-        ({"data": Path("nowhere"), "observations": "data", "reward": RewardConfig(agreement=1.0)}, "nowhere"),
+        ({**DATA, "data": Path("nowhere")}, "nowhere"),
         ({"teacher": Path("nowhere")}, "nowhere"),
         ({"steps": 200_000}, "at most 1000000 episodes"),
     ],

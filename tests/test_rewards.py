@@ -10,11 +10,13 @@ from torch import Tensor
 
 from diffpolicy.data.windows import Windows
 from diffpolicy.diffusion import MLPConfig, SamplerConfig
+from diffpolicy.diffusion.exploring import Exploring
 from diffpolicy.errors import InputError
 from diffpolicy.policy import Bounds, Policy, PolicyConfig, SpaceSpec
 from diffpolicy.updates import PolicyGradientConfig, RewardConfig
-from diffpolicy.updates.distilling import student_of
-from diffpolicy.updates.judged import Judge, Judged, ahead_of
+from diffpolicy.updates.distilling import chains_of, student_of
+from diffpolicy.updates.judged import Judge, Judged, Observed, ahead_of
+from diffpolicy.updates.pathwise import Pathwise
 from diffpolicy.updates.policy_gradient import PolicyGradient
 from diffpolicy.updates.rewards import agreement, energy_distance, excess, likeness, prefix, roughness
 
@@ -113,14 +115,21 @@ def table(size: int = 60) -> Windows:
     return Windows({"a": rand(size, 1)}, torch.arange(size)[:, None], torch.zeros(size, 2, 2), torch.ones(size, 2))
 
 
-def judged(weights: dict[str, float], **settings: Any) -> tuple[Judged, PolicyGradient]:
+def begun(weights: dict[str, float], steps: int = 1) -> tuple[Policy, Judge, Observed]:
+    """A student that begins somewhere else than its teacher, who judges it, and where."""
     policy = teacher()
-    student = student_of(policy, 1)
-    for number, parameter in enumerate(student.parameters()):  # it begins somewhere else
+    student = student_of(policy, steps)
+    for number, parameter in enumerate(student.parameters()):
         parameter.data += 0.1 * rand(*parameter.shape, seed=number)
     config = RewardConfig(**{**NOTHING, **weights}, samples=4)
+    judge = Judge(student, Exploring(chains_of(student), 0.1), policy, 8, config)
+    return student, judge, Observed(student, table(), 32, 0)
+
+
+def judged(weights: dict[str, float], **settings: Any) -> tuple[Judged, PolicyGradient]:
+    student, judge, seen = begun(weights)
     update = PolicyGradient(student, 100, PolicyGradientConfig(lr=1e-3, minibatch=256, critic_warmup=0, **settings))
-    return Judged(update, Judge(student, update.sampler, policy, 8, config), table(), 32, 8, 0), update
+    return Judged(update, judge, seen, 8), update
 
 
 @pytest.mark.parametrize("weights", [{"agreement": 1.0}, {"likeness": 1.0}, {"agreement": 1.0, "smooth": 0.5}])
@@ -133,7 +142,6 @@ def test_a_student_comes_nearer_to_its_teacher_by_rewards_alone(weights: dict[st
             held.append(told["held_out"])
     assert held[-1] > held[0] + 0.3 * abs(held[0])
     assert told["within_group"] > 0
-    assert source.about()["teacher_calls"] > 0
 
 
 def test_a_batch_is_a_function_of_weights_and_index() -> None:
@@ -155,15 +163,50 @@ def test_what_is_held_out_is_never_trained_on() -> None:
     assert not rows & kept_out
 
 
+def test_the_teacher_is_asked_once_for_members_of_a_group() -> None:
+    student, judge, seen = begun({"agreement": 1.0})
+    Judged(PolicyGradient(student, 1), judge, seen, 8)(1)
+    assert judge.about() == {"teacher_calls": 32 * 8}  # observations, steps of the teacher
+
+
+@pytest.mark.parametrize(
+    ("weights", "steps"), [({"agreement": 1.0}, 1), ({"agreement": 1.0}, 2), ({"likeness": 1.0}, 1)]
+)
+def test_the_gradient_through_the_chain_climbs_too(weights: dict[str, float], steps: int) -> None:
+    student, judge, seen = begun(weights, steps)
+    update = Pathwise(student, 101, judge, seen, 3e-3)
+    held = [told["held_out"] for told in (update(seen(index)) for index in range(101)) if "held_out" in told]
+    assert len(held) == 2
+    assert held[1] > 0.3 * held[0]  # both below 0
+
+
+def test_the_gradient_through_the_chain_goes_on_where_it_was_stopped() -> None:
+    ends = []
+    for stop in (None, 3):
+        student, judge, seen = begun({"agreement": 1.0}, 2)
+        update = Pathwise(student, 6, judge, seen, 3e-3)
+        for index in range(6):
+            if index == stop:
+                state = update.state_dict()
+                student, judge, seen = begun({"agreement": 1.0}, 2)
+                update = Pathwise(student, 6, judge, seen, 3e-3)
+                update.load_state_dict(state)
+            update(seen(index))
+        ends.append(torch.cat([p.detach().flatten() for p in student.parameters()]))
+    assert torch.equal(*ends)
+    with pytest.raises(InputError, match="does not fit this student"):
+        update.load_state_dict({"student": {}})
+
+
 def test_chains_cannot_be_judged_by_what_only_playing_tells() -> None:
-    policy = teacher()
-    student = student_of(policy, 1)
+    student, judge, seen = begun({"success": 1.0})
     update = PolicyGradient(student, 1)
-    judge = Judge(student, update.sampler, policy, 8, RewardConfig())
     with pytest.raises(InputError, match="agreement, likeness, smooth, limits"):
-        Judged(update, judge, table(), 8, 8, 0)
-    judge = Judge(student, update.sampler, policy, 8, RewardConfig(agreement=1.0))
+        Judged(update, judge, seen, 8)
+    with pytest.raises(InputError, match="agreement, likeness, smooth, limits"):
+        Pathwise(student, 1, judge, seen, 1e-3)
     with pytest.raises(InputError, match="20 observations or more"):
-        Judged(update, judge, table(19), 8, 8, 0)
+        Observed(student, table(19), 8, 0)
+    student, judge, seen = begun({"agreement": 1.0})
     with pytest.raises(InputError, match="2 chains"):
-        Judged(update, judge, table(), 8, 1, 0)
+        Judged(PolicyGradient(student, 1), judge, seen, 1)
