@@ -91,9 +91,34 @@ def kinds(folder: Path) -> Iterator[tuple[str, str]]:
     for kind, policy in KINDS.items():
         made[kind] = Bc(folder / "clean", folder / kind, policy=policy, steps=UPDATES)()
         yield f"{ANY} kind {kind}", _of_weights(made[kind])
+    for name, student in _students(made["flow"], folder).items():
+        yield f"{ANY} student {name}", _of_weights(student)
     ways = {f"acting {' '.join(change)}": ("flow", change) for change in ACTING}
     for name, (kind, change) in {**SOLVERS, **ways}.items():
         yield f"{ANY} {name}", acted(made[kind], change)
+
+
+def _students(teacher: Path, folder: Path) -> dict[str, Path]:
+    """Students by every route that suites take, after a few updates."""
+    try:
+        from diffpolicy.recipes.distil import Distil
+        from diffpolicy.recipes.redif import Redif
+        from diffpolicy.updates import RewardConfig
+    except ImportError:  # there were none then
+        return {}
+    small: dict[str, Any] = {"teacher_steps": 6, "steps": 6}
+    made = {
+        method: Distil(teacher, folder / method, method=method, rounds=rounds, rollouts=2, **small)()  # type: ignore[arg-type]
+        for method, rounds in (("paired", 1), ("progressive", 0), ("consistency", 0), ("score", 0))
+    }
+    agreement = {"observations": "data", "reward": RewardConfig(agreement=1.0), **small}
+    routes: dict[str, dict[str, Any]] = {
+        "played": {"rollouts": 2, **small},
+        "agreement": {"windows": 8, **agreement},
+        "path": {"windows": 8, "gradient": "path", **agreement},
+    }
+    made |= {f"redif {name}": Redif(teacher, folder / name, **route)() for name, route in routes.items()}
+    return made
 
 
 def cells() -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.distilled import DISTILLATION
 from benchmarks.sampled import ACTING, NETWORKS, SAMPLERS, SAMPLERS_MORE
 from benchmarks.suite import Actor, Method, Suite
 from benchmarks.trained import ROUNDS, corrected, corrected_for_hard, imitated, shoved, tiny
@@ -116,5 +117,6 @@ _ALL = (
     SAMPLERS_MORE,
     NETWORKS,
     ACTING,
+    DISTILLATION,
 )
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}

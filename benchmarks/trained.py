@@ -26,6 +26,8 @@ KINDS = {
     "gaussian": PolicyConfig(model="gaussian"),
     "mixture": PolicyConfig(model="mixture"),
     "mip": PolicyConfig(model="mip"),
+    "shortcut": PolicyConfig(model="shortcut"),
+    "mean_flow": PolicyConfig(model="mean_flow"),
     "unet": PolicyConfig(network=UNetConfig()),
     "transformer": PolicyConfig(network=TransformerConfig()),
 }
