@@ -100,9 +100,7 @@ def _in(steps: int) -> tuple[str, ...]:
 
 def _methods() -> list[Method]:
     found = [
-        Method(
-            "teacher", _teacher, {"steps": steps}, SEEDS if steps in (1, 2, TEACHER_STEPS) else (0,), change=_in(steps)
-        )
+        Method("teacher", _teacher, {"steps": n}, SEEDS if n in (1, 2, TEACHER_STEPS) else (0,), change=_in(n))
         for n in (TEACHER_STEPS, 8, 4, 2, 1)
     ]
     for steps in (1, 2):
