@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.distilled import DISTILLATION
+from benchmarks.distilled import DISTILLATION, DISTILLATION_MORE
 from benchmarks.sampled import ACTING, NETWORKS, SAMPLERS, SAMPLERS_MORE
 from benchmarks.suite import Actor, Method, Suite
 from benchmarks.trained import ROUNDS, corrected, corrected_for_hard, imitated, shoved, tiny
@@ -118,5 +118,6 @@ _ALL = (
     NETWORKS,
     ACTING,
     DISTILLATION,
+    DISTILLATION_MORE,
 )
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
