@@ -132,7 +132,7 @@ def _more() -> list[Method]:
 
 DISTILLATION = Suite(
     "distillation",
-    "students of one and two steps of a teacher of 50, by regression and by reinforcement; the main rows of three seeds",
+    "students of one and two steps of a teacher of 50, by regression and reinforcement; the main rows of three seeds",
     TASKS_HERE,
     tuple(_main()),
     CONDITIONS,
