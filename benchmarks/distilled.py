@@ -99,35 +99,43 @@ def _in(steps: int) -> tuple[str, ...]:
     return (f"sampler.steps={steps}",)
 
 
+def _named(name: str, steps: int) -> str:
+    return f"{name}, {steps} step{'s' if steps > 1 else ''}"
+
+
 def _main() -> list[Method]:
-    found = [
-        Method("teacher", _teacher, {"steps": n}, SEEDS if n in (1, 2, TEACHER_STEPS) else (0,), change=_in(n))
+    teachers = [
+        Method(_named("teacher", n), _teacher, {}, SEEDS if n in (1, 2, TEACHER_STEPS) else (0,), change=_in(n))
         for n in (TEACHER_STEPS, 8, 4, 2, 1)
     ]
     return [
-        *found,
-        *(Method("paired", _student(steps, "paired"), {"steps": steps}) for steps in (1, 2)),
-        Method("paired, 2 rounds", _student(1, "paired", 2), {"steps": 1}),
-        Method("redif", _reinforced(2, "teacher"), {"steps": 2}, SEEDS),
-        Method("MIP", _of_kind("mip"), {"steps": 2}),
-        Method("regression", _of_kind("regression"), {"steps": 1}),
+        *teachers,
+        *(Method(_named("paired", steps), _student(steps, "paired")) for steps in (1, 2)),
+        Method(_named("paired, 2 rounds", 1), _student(1, "paired", 2)),
+        Method(_named("redif", 2), _reinforced(2, "teacher"), {}, SEEDS),
+        Method(_named("MIP", 2), _of_kind("mip")),
+        Method(_named("regression", 1), _of_kind("regression")),
     ]
 
 
 def _more() -> list[Method]:
-    found: list[Method] = []
+    found = [Method(_named("paired, 2 rounds", 2), _student(2, "paired", 2), tasks=WIDE)]
     for steps in (1, 2):
-        told = {"steps": steps}
         routes = ("progressive", "consistency", "score") if steps == 1 else ("consistency", "score")
+        actors: dict[str, Actor] = {
+            "redif, agreement": _agreeing(steps, "policy"),
+            "pathwise, agreement": _agreeing(steps, "path"),
+            **{name: _student(steps, name) for name in routes},
+        }
         found += [
-            Method("redif, from paired", _reinforced(steps, "paired"), told),
-            Method("redif, agreement", _agreeing(steps, "policy"), told, tasks=WIDE),
-            Method("pathwise, agreement", _agreeing(steps, "path"), told, tasks=WIDE),
-            *(Method(name, _student(steps, name), told, tasks=WIDE) for name in routes),
-            Method("shortcut", _of_kind("shortcut"), told, change=_in(steps), tasks=WIDE),
-            Method("mean flow", _of_kind("mean_flow"), told, change=_in(steps), tasks=WIDE),
+            Method(_named("redif, from paired", steps), _reinforced(steps, "paired")),
+            *(Method(_named(name, steps), actor, tasks=WIDE) for name, actor in actors.items()),
+            *(
+                Method(_named(kind.replace("_", " "), steps), _of_kind(kind), change=_in(steps), tasks=WIDE)
+                for kind in ("shortcut", "mean_flow")
+            ),
         ]
-    return [*found, Method("paired, 2 rounds", _student(2, "paired", 2), {"steps": 2}, tasks=WIDE)]
+    return found
 
 
 DISTILLATION = Suite(
