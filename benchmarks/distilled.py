@@ -27,6 +27,12 @@ RATE = {"diffpolicy/Avoid-v0": 2e-4}  # of the policy gradient; 5e-5 elsewhere
 EXPLORE = {"diffpolicy/PushT-v0": 0.02}  # 0.1 of half a frame is 26 mm, where 5 mm decide; 0.1 elsewhere
 
 
+def _taught(task: str, seed: int) -> dict[str, Output]:
+    """The teacher, and what it was trained on."""
+    teacher = imitated(task, DEMONSTRATIONS, seed)
+    return {"checkpoint": teacher, "data": teacher.stage.inputs["data"]}
+
+
 @cache
 def distilled(task: str, seed: int, steps: int, method: str, rounds: int = 0) -> Output:
     """A student of the teacher that imitates 50 demonstrations."""
@@ -40,7 +46,7 @@ def distilled(task: str, seed: int, steps: int, method: str, rounds: int = 0) ->
         steps=UPDATES,
         seed=seed,
     )
-    return Output(Stage(recipe, {"checkpoint": imitated(task, DEMONSTRATIONS, seed)}))
+    return Output(Stage(recipe, _taught(task, seed)))
 
 
 @cache
@@ -72,7 +78,7 @@ def agreeing(task: str, seed: int, steps: int, gradient: str) -> Output:
         optimiser=PolicyGradientConfig(lr=1e-3 if path else 5e-5),
         seed=seed,
     )
-    return Output(Stage(recipe, {"checkpoint": imitated(task, DEMONSTRATIONS, seed)}))
+    return Output(Stage(recipe, _taught(task, seed)))
 
 
 def _student(steps: int, method: str, rounds: int = 0) -> Actor:
