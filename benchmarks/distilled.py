@@ -11,7 +11,7 @@ from diffpolicy.recipes.distil import Distil
 from diffpolicy.recipes.redif import Redif
 from diffpolicy.updates import PolicyGradientConfig, RegressionConfig, RewardConfig
 
-__all__ = ["DISTILLATION", "DISTILLATION_MORE"]
+__all__ = ["DISTILLATION", "DISTILLATION_MORE", "TEACHER"]
 
 DEMONSTRATIONS = 50
 TEACHER_STEPS = 50
@@ -31,6 +31,13 @@ def _taught(task: str, seed: int) -> dict[str, Output]:
     """The teacher, and what it was trained on."""
     teacher = imitated(task, DEMONSTRATIONS, seed)
     return {"checkpoint": teacher, "data": teacher.stage.inputs["data"]}
+
+
+def _named(name: str, steps: int) -> str:
+    return f"{name}, {steps} step{'s' if steps > 1 else ''}"
+
+
+TEACHER = _named("teacher", TEACHER_STEPS)
 
 
 @cache
@@ -103,10 +110,6 @@ def _of_kind(kind: str) -> Actor:
 
 def _in(steps: int) -> tuple[str, ...]:
     return (f"sampler.steps={steps}",)
-
-
-def _named(name: str, steps: int) -> str:
-    return f"{name}, {steps} step{'s' if steps > 1 else ''}"
 
 
 def _main() -> list[Method]:

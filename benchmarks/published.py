@@ -8,6 +8,8 @@ from pathlib import Path
 
 from benchmarks import task_speed
 from benchmarks.cells import FOLDER, Finished, finished
+from benchmarks.distilled import DISTILLATION, DISTILLATION_MORE
+from benchmarks.distilled_pages import AGAINST, distillation_table, draw_students
 from benchmarks.pages import (
     LAST,
     Row,
@@ -177,6 +179,12 @@ _ALL = (
         complete=with_latency,
     ),
     Table((NETWORKS,), ("rounds",), pages=((DOCS / "samplers.md", "networks", networks_table),), complete=with_latency),
+    Table(
+        (DISTILLATION, DISTILLATION_MORE),
+        against=AGAINST,
+        pages=((DOCS / "distillation.md", "distillation", distillation_table),),
+        draw=draw_students,
+    ),
     Table((ACTING,), ("late",), pages=((DOCS / "samplers.md", "acting", acting_table),)),
 )
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}

@@ -15,6 +15,7 @@ from diffpolicy import Bc, Collect, Distil, Evaluate, Redif
 from diffpolicy.diffusion import MLPConfig, SamplerConfig
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig, load_checkpoint
+from diffpolicy.recipes.change import Change
 from diffpolicy.recipes.training import Interrupt
 from diffpolicy.rollout.environment import make_vector
 from diffpolicy.rollout.exploration import explore
@@ -175,6 +176,22 @@ def test_what_cannot_be_reinforced_is_refused_before_anything_is_made(
     with pytest.raises(InputError, match=match):
         redif(teacher, tmp_path / "s", **changes)()
     assert not (tmp_path / "s").exists()
+
+
+def test_an_environment_that_says_nothing_of_success_is_paid_for_by_its_own_reward(tmp_path: Path) -> None:
+    Collect("Reacher-v5", out=tmp_path / "demos", episodes=2, keep_failures=True)()
+    Bc(tmp_path / "demos", tmp_path / "bc", policy=CONFIG, steps=2, batch_size=8)()
+    redif(tmp_path / "bc", tmp_path / "s")()
+    assert "success" not in logged(tmp_path / "s")[0]
+    assert logged(tmp_path / "s")[0]["return"] < 0
+    with pytest.raises(InputError, match=r"reports success .* got Reacher-v5, and nothing else is rewarded"):
+        redif(tmp_path / "bc", tmp_path / "t", reward=RewardConfig(environment=0.0))()
+
+
+def test_chunks_that_do_not_replace_one_another_are_refused(teacher: Path, tmp_path: Path) -> None:
+    late = Change(str(teacher), ("acting.latency=1",), out=tmp_path / "late")()
+    with pytest.raises(InputError, match="chunks replace one another, got ActingConfig"):
+        redif(late, tmp_path / "s")()
 
 
 # -- rollouts as a source -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffpolicy.errors import InputError
+from diffpolicy.policy import ActingConfig
 from diffpolicy.recipes.checks import checked_training
 from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.lineage import Lineage, lineage, relocated, spent_on, teacher_of
@@ -233,6 +234,11 @@ class Redif:
         else:
             taught = teacher_of(source, loaded.provenance) if begun and compared else source
         teacher = load_checkpoint(taught).policy if compared else student
+        if student.config.acting != ActingConfig():
+            raise InputError(
+                f"expected a policy whose chunks replace one another, got {student.config.acting} in {source}; write "
+                "it with the usual settings by `diffpolicy change`, and give them to the student afterwards"
+            )
         if differing := student.spaces.differences(teacher.spaces):
             raise InputError(f"expected a teacher of the student's spaces in {taught}, got others: {differing}")
         if compared and teacher.config.model == "student":

@@ -19,7 +19,7 @@ from diffpolicy.policy.chunked import ChunkedPredictor
 from diffpolicy.policy.policy import Policy
 from diffpolicy.rollout.environment import Vector
 from diffpolicy.rollout.faults import Drop
-from diffpolicy.rollout.loop import Finished, rollout
+from diffpolicy.rollout.loop import Finished, play
 
 __all__ = ["Explored", "Explorer", "explore"]
 
@@ -35,6 +35,7 @@ class Explored:
     x: Floats  # (K+1, D, H, A), noise first, normalised
     logp: Floats  # (K, D, H, A), element by element
     rewards: NDArray[np.float64]  # (D,), the sum of those of the actions of each decision
+    told: bool  # whether the environment says anything of success
 
 
 class Explorer(ChunkedPredictor):
@@ -75,19 +76,19 @@ def explore(
     finished: Finished | None = None,
     dropped: Drop | None = None,
 ) -> list[Explored]:
-    """Play an episode for each reset seed with an exploring sampler of the policy's.
+    """Play an episode for each reset seed with an exploring sampler of the policy's, whose chunks replace one another.
 
     What is drawn depends on the weights, the episodes' seeds and `seed` alone. Raises InputError as `rollout` does.
     """
     actor = Explorer(policy, sampler, seed)
-    episodes = rollout(env, actor, seeds, condition=condition, finished=finished, dropped=dropped)
-    return [_explored(episode, actor, policy) for episode in episodes]
+    record = play(env, actor, seeds, condition=condition, finished=finished, dropped=dropped)
+    return [_explored(episode, actor, policy, record.reports_success) for episode in record.episodes]
 
 
-def _explored(episode: Episode, actor: Explorer, policy: Policy) -> Explored:
+def _explored(episode: Episode, actor: Explorer, policy: Policy, told: bool) -> Explored:
     noted, every = actor.noted[int(episode.seed)], policy.config.n_action_steps
     past, x, logp = (np.stack(part) for part in zip(*noted, strict=True))
     rewards = np.add.reduceat(episode.rewards.astype(np.float64), np.arange(0, len(episode), every))
     rows = np.concatenate([episode.obs[name] for name, _ in policy.layout.sizes], axis=1)  # (T+1, C)
     last = rows[np.clip(np.arange(len(rows) - policy.config.n_obs_steps, len(rows)), 0, None)]  # (To, C)
-    return Explored(episode, np.concatenate([past, last[None]]), x.swapaxes(0, 1), logp.swapaxes(0, 1), rewards)
+    return Explored(episode, np.concatenate([past, last[None]]), x.swapaxes(0, 1), logp.swapaxes(0, 1), rewards, told)

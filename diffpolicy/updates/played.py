@@ -135,10 +135,14 @@ class Rollouts:
 
     def _rewarded(self, got: Sequence[Explored], random: torch.Generator) -> tuple[list[Floats], dict[str, float]]:
         """Rewards (D,) of each episode's decisions, and what to tell of them."""
-        told = {
-            "success": float(np.mean([each.episode.success for each in got])),
-            "return": float(np.mean([each.rewards.sum() for each in got])),
-        }
+        told = {"return": float(np.mean([each.rewards.sum() for each in got]))}
+        if any(each.told for each in got):
+            told["success"] = float(np.mean([each.episode.success for each in got]))
+        elif not (self._rewards.environment or self._judge.needed):
+            raise InputError(
+                f"expected an environment that reports success (success or is_success in info), got "
+                f"{self._environment}, and nothing else is rewarded; give --reward.environment a weight"
+            )
         rewards = [self._rewards.environment * each.rewards for each in got]
         for own, each in zip(rewards, got, strict=True):
             own[-1] += self._rewards.success * each.episode.success
