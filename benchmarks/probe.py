@@ -113,7 +113,7 @@ def _students(teacher: Path, folder: Path) -> dict[str, Path]:
     }
     agreement = {"observations": "data", "reward": RewardConfig(agreement=1.0), **small}
     routes: dict[str, dict[str, Any]] = {
-        "played": {"rollouts": 2, **small},
+        "played": {"rollouts": 2, "steps": 6},
         "agreement": {"windows": 8, **agreement},
         "path": {"windows": 8, "gradient": "path", **agreement},
     }

@@ -25,6 +25,7 @@ from diffpolicy.updates.distilling import student_of
 from diffpolicy.updates.judged import Judge
 from diffpolicy.updates.played import Rollouts
 from diffpolicy.updates.policy_gradient import PolicyGradient
+from diffpolicy.updates.rewards import roughness
 
 REACH = "diffpolicy/Reach-v0"
 CONFIG = PolicyConfig(
@@ -48,8 +49,13 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def redif(checkpoint: Path, out: Path, **changes: Any) -> Redif:
-    small = {"steps": 3, "rollouts": 4, "group": 2, "teacher_steps": 6, "windows": 4, "optimiser": OPTIMISER}
-    return replace(Redif(checkpoint, out, **small), **changes)  # type: ignore[arg-type]
+    small: dict[str, Any] = {"steps": 3, "optimiser": OPTIMISER}
+    data = changes.get("observations") == "data"
+    small |= {"windows": 4} if data else {"rollouts": 4}
+    small |= {"group": 2} if changes.get("gradient") != "path" and (data or changes.get("baseline") == "group") else {}
+    reward = changes.get("reward", RewardConfig())
+    small |= {"teacher_steps": 6} if reward.agreement or reward.likeness else {}
+    return Redif(checkpoint, out, **{**small, **changes})
 
 
 def weights(folder: Path) -> bytes:
@@ -133,7 +139,10 @@ def test_it_goes_on_with_a_student_and_knows_its_teacher(teacher: Path, tmp_path
     loaded = load_checkpoint(tmp_path / "two")
     assert loaded.policy.calls == 1
     assert (tmp_path / "two" / loaded.provenance["teacher"]).resolve() == (teacher / "checkpoint").resolve()
-    redif(tmp_path / "two", tmp_path / "three", reward=reward, steps=1)()
+    redif(tmp_path / "one", tmp_path / "plain")()  # nobody is compared with, and still it knows
+    redif(tmp_path / "plain", tmp_path / "three", reward=reward, steps=2)()
+    asked = load_checkpoint(tmp_path / "three").provenance["teacher"]
+    assert (tmp_path / "three" / asked).resolve() == (teacher / "checkpoint").resolve()
     with pytest.raises(InputError, match="student_steps 1, those of the student"):
         redif(tmp_path / "one", tmp_path / "x", student_steps=2)()
     with pytest.raises(InputError, match="got a student; name one by --teacher"):
@@ -152,6 +161,7 @@ def test_the_best_student_of_a_run_is_kept(teacher: Path, tmp_path: Path) -> Non
     [
         ({"steps": 0}, "steps"),
         ({"group": 1}, "group >= 2"),
+        ({"group": 4}, "expected no group, which"),
         ({"rollouts": 5, "baseline": "group"}, "whole groups of 2, got 5"),
         ({"student_steps": 0}, "steps"),
         ({"observations": "data"}, "above 0 for one of agreement"),
@@ -166,8 +176,15 @@ def test_the_best_student_of_a_run_is_kept(teacher: Path, tmp_path: Path) -> Non
         ({"conditions": ("rain",)}, "rain"),
         ({"optimiser": replace(OPTIMISER, last_steps=3)}, "last_steps from 1 to the student's 2"),
         ({**DATA, "data": Path("nowhere")}, "nowhere"),
-        ({"teacher": Path("nowhere")}, "nowhere"),
-        ({"steps": 200_000}, "at most 1000000 episodes"),
+        ({"teacher": Path("nowhere"), "reward": RewardConfig(agreement=1.0)}, "nowhere"),
+        ({"steps": 200_000}, "at most 400000 episodes in all"),
+        ({"steps": 1}, "more steps than the 1 of optimiser.critic_warmup"),
+        ({"rollouts": 1}, "for each of 2 conditions an update, got 1"),
+        ({"teacher": Path("nowhere")}, "expected no teacher, which"),
+        ({"data": Path("nowhere")}, "expected no data, which"),
+        ({"windows": 2**20}, "expected no windows, which"),
+        ({**DATA, "windows": 2**20, "group": 2}, "at most 1048576 chains"),
+        ({**DATA, "rollouts": 2}, "expected no rollouts, which"),
     ],
 )
 def test_what_cannot_be_reinforced_is_refused_before_anything_is_made(
@@ -186,6 +203,19 @@ def test_an_environment_that_says_nothing_of_success_is_paid_for_by_its_own_rewa
     assert logged(tmp_path / "s")[0]["return"] < 0
     with pytest.raises(InputError, match=r"reports success .* got Reacher-v5, and nothing else is rewarded"):
         redif(tmp_path / "bc", tmp_path / "t", reward=RewardConfig(environment=0.0))()
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_teacher_whose_chunks_are_other_ones_is_refused(teacher: Path, tmp_path: Path) -> None:
+    longer = replace(CONFIG, horizon=6)
+    Bc(teacher.parent / "demos", tmp_path / "other", policy=longer, steps=2, batch_size=8)()
+    with pytest.raises(InputError, match="teacher of horizon 4, as the student's"):
+        redif(teacher, tmp_path / "s", teacher=tmp_path / "other", reward=RewardConfig(agreement=1.0))()
+    head = PolicyConfig(horizon=4, n_action_steps=2, model="regression", network=CONFIG.network)
+    Bc(teacher.parent / "demos", tmp_path / "head", policy=head, steps=2, batch_size=8)()
+    with pytest.raises(InputError, match="draws chains, got one of model 'regression'"):
+        redif(teacher, tmp_path / "s", teacher=tmp_path / "head", reward=RewardConfig(agreement=1.0))()
+    assert not (tmp_path / "s").exists()
 
 
 def test_chunks_that_do_not_replace_one_another_are_refused(teacher: Path, tmp_path: Path) -> None:
@@ -247,6 +277,15 @@ def test_a_group_begins_alike_and_is_compared_with_itself(teacher: Path) -> None
     assert 2 < len(gains) <= 12  # an episode's decisions share one
     with pytest.raises(InputError, match="groups of 2 members or more"):
         source(teacher, RewardConfig(), critic=False)
+
+
+@pytest.mark.parametrize("executed", [1, 2])
+def test_smoothness_sees_the_actions_before_a_chunk(executed: int, teacher: Path) -> None:
+    found = source(teacher, RewardConfig(smooth=1.0))
+    chunks = torch.arange(5.0)[:, None, None] * executed + torch.arange(4.0)[None, :, None].expand(5, 4, 5)
+    found._judge.executed = slice(0, executed)
+    before = found._before(chunks)  # actions go on straight over all seams
+    assert float(roughness(torch.cat([before, chunks[:, :executed]], 1)).max()) == pytest.approx(0, abs=1e-10)
 
 
 def test_rewards_are_added_by_their_weights(teacher: Path) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffpolicy.policy.policy import Policy
     from diffpolicy.policy.spaces import SpaceSpec
 
-__all__ = ["keep", "play", "require_playable"]
+__all__ = ["keep", "play", "require_playable", "require_success"]
 
 _AT_ONCE = 64  # simulations
 
@@ -32,6 +32,23 @@ def require_playable(spaces: SpaceSpec, environment: str, source: Path, conditio
             f"({differing}); name the teacher's own by --environment"
         )
     conditions_in(environment, conditions)
+
+
+def require_success(policy: Policy, environment: str, seeds: range) -> None:
+    """Raises InputError where an environment says nothing of success in these episodes."""
+    from diffpolicy.rollout import loop
+    from diffpolicy.rollout.environment import make_vector
+
+    env = make_vector(environment, len(seeds))
+    try:
+        told = loop.play(env, policy, seeds, dropped=lambda _: None).reports_success
+    finally:
+        env.close()
+    if not told:
+        raise InputError(
+            f"expected an environment that reports success (success or is_success in info), got {environment}, and "
+            "nothing else is rewarded; give --reward.environment a weight"
+        )
 
 
 def play(policy: Policy, environment: str, conditions: Sequence[str], seeds: range, title: str) -> list[Episode]:

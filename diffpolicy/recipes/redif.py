@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,8 +15,9 @@ from diffpolicy.policy import ActingConfig
 from diffpolicy.recipes.checks import checked_training
 from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.lineage import Lineage, lineage, relocated, spent_on, teacher_of
+from diffpolicy.recipes.redif_checks import require_alike, require_sensible
 from diffpolicy.recipes.run import CONDITIONS_BY_DEFAULT, conditions_in, open_run, program, provenance, use_threads
-from diffpolicy.updates import CHUNK_REWARDS, PLAYED_REWARDS, PolicyGradientConfig, RewardConfig
+from diffpolicy.updates import PolicyGradientConfig, RewardConfig
 
 if TYPE_CHECKING:
     from diffpolicy.policy.policy import Policy
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Redif"]
 
+_EPISODES = 400_000  # of one run, so that they stay their own
 _FIRST = 600_000  # of a seed's episodes for correction: the ones before it are the teacher's and of distillation
 
 
@@ -91,41 +93,9 @@ class Redif:
     def __call__(self) -> Path:
         """Reinforce (or go on) and return the student's checkpoint folder."""
         checked_training(self)
-        least = {"group": 2, "rollouts": 1, "windows": 1, "teacher_steps": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise InputError(f"expected {name} >= {low}, got {getattr(self, name)}; correct it")
-        if self.gradient == "path":
-            self._require_path()
-        if self.observations == "data":
-            self._require_judging()
-        elif self.baseline == "group" and self.rollouts % self.group:
-            raise InputError(f"expected rollouts in whole groups of {self.group}, got {self.rollouts}; change either")
+        require_sensible(self)
         with claimed(self.out):
             return self._redif()
-
-    def _require_judging(self) -> None:
-        """Raises InputError where a reward needs an environment, and there is none."""
-        if not any(getattr(self.reward, name) for name in CHUNK_REWARDS):
-            raise InputError(
-                f"expected a weight above 0 for one of {', '.join(CHUNK_REWARDS)} with observations of data, which are "
-                "not played, got none; add --reward.agreement 1, or take --observations own"
-            )
-        asked = [name for name in PLAYED_REWARDS if getattr(self.reward, name) != getattr(RewardConfig(), name)]
-        if asked or self.validation_episodes:
-            raise InputError(
-                "expected nothing that has to be played with observations of data, got "
-                + (f"a weight of {asked[0]}" if asked else "validation episodes")
-            )
-
-    def _require_path(self) -> None:
-        """Raises InputError on what a gradient through the chain does not use, and would ignore."""
-        if self.observations != "data":
-            raise InputError("expected --observations data with the gradient of path, which cannot see through playing")
-        usual, free = PolicyGradientConfig(), ("lr", "grad_clip")
-        other = [f.name for f in fields(usual) if getattr(self.optimiser, f.name) != getattr(usual, f.name)]
-        if unused := [name for name in other if name not in free]:
-            raise InputError(f"expected of the optimiser {' and '.join(free)} alone with path, got {', '.join(unused)}")
 
     def _redif(self) -> Path:
         from diffpolicy.diffusion.exploring import Exploring
@@ -146,9 +116,14 @@ class Redif:
         explore = Exploring(chains_of(student), self.optimiser.explore)
         judge = Judge(student, explore, teacher, max(self.teacher_steps, len(explore)), self.reward)
         spent, train_s = spent_on(source, loaded.provenance)
+        noted = self._noted(origin, source, loaded.provenance)
+        if student.config == loaded.policy.config and taught == source:  # its own teacher, whoever that was
+            noted |= {"teacher": relocated(source, loaded.provenance, self.out).get("teacher")}
+        else:
+            noted |= {"teacher": os.path.relpath(taught, self.out)}
         about = provenance(
-            self, method="redif", teacher=os.path.relpath(taught, self.out), parent=os.path.relpath(source, self.out),
-            parent_train_s=train_s, threads=threads, **self._noted(origin, source, loaded.provenance), **spent,
+            self, method="redif", parent=os.path.relpath(source, self.out),
+            parent_train_s=train_s, threads=threads, **noted, **spent,
         )  # fmt: skip
         stage = self._stage(environment, about, self._validation(student, environment))
         with ExitStack() as opened:
@@ -168,6 +143,7 @@ class Redif:
         self, student: Policy, judge: Judge, environment: str, origin: Lineage | None, spent: int, opened: ExitStack
     ) -> Callable[[Stage], Policy]:
         """Training on what the student meets as it plays."""
+        from diffpolicy.recipes.playing import require_success
         from diffpolicy.recipes.training import finish
         from diffpolicy.rollout.seeds import episode_seeds
         from diffpolicy.updates.played import Rollouts
@@ -178,8 +154,18 @@ class Redif:
         def seeds(index: int) -> range:
             return episode_seeds("correction", self.seed, count, start=_FIRST + index * count)
 
-        seeds(self.steps - 1)  # so many there must be
+        if self.steps * count > _EPISODES:
+            raise InputError(
+                f"expected at most {_EPISODES} episodes in all, got {self.steps} x {count}; lower steps or rollouts"
+            )
         known = conditions_in(environment, self.conditions)
+        if count < len(known):
+            raise InputError(
+                f"expected an episode{' of each start' if members > 1 else ''} for each of {len(known)} conditions an "
+                f"update, got {count}; raise rollouts"
+            )
+        if self.reward.success and not self.reward.environment and not judge.needed:
+            require_success(student, environment, seeds(0)[:1])
         update = self._update(student, origin)
         chains = Rollouts(update, judge, self.reward, environment, known, seeds, members, spent)
         opened.callback(chains.close)
@@ -218,7 +204,7 @@ class Redif:
     def _pair(self, source: Path) -> tuple[Policy, Policy, Path]:
         """The student as it begins, whom it is compared with, and that one's checkpoint folder."""
         from diffpolicy.policy.checkpoint import checkpoint_of, load_checkpoint
-        from diffpolicy.updates.distilling import student_of
+        from diffpolicy.updates.distilling import chains_of, student_of
 
         loaded = load_checkpoint(source)
         begun, asked = loaded.policy.config.model == "student", self.student_steps
@@ -243,6 +229,9 @@ class Redif:
             raise InputError(f"expected a teacher of the student's spaces in {taught}, got others: {differing}")
         if compared and teacher.config.model == "student":
             raise InputError(f"expected a teacher of many steps in {taught}, got a student; name one by --teacher")
+        if compared:
+            chains_of(teacher)
+            require_alike(student, teacher, taught)
         return student, teacher, taught
 
     def _origin(self, source: Path, noted: Mapping[str, Any]) -> Lineage | None:

@@ -110,13 +110,13 @@ class PolicyGradientConfig:
             lr=rate,
             epochs=many,
             minibatch=Whole(1, 10**9),
-            clip=Number(0, math.inf, above=True),
-            target_kl=Number(0, math.inf, above=True, none=True),
-            grad_clip=Number(0, math.inf, above=True),
+            clip=Number(0, 1e9, above=True),
+            target_kl=Number(0, 1e9, above=True, none=True),
+            grad_clip=Number(0, 1e9, above=True),
             explore=Number(0, 10, above=True),
             last_steps=Whole(1, 1000, none=True),
-            anchor=Number(0, math.inf),
-            demos=Number(0, math.inf),
+            anchor=Number(0, 1e6),
+            demos=Number(0, 1e6),
             discount=Number(0, 1),
             trace=Number(0, 1),
             chain_discount=Number(0, 1, above=True),
@@ -143,8 +143,8 @@ class RewardConfig:
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, on what is no weight, and where nothing is rewarded."""
         names = (*PLAYED_REWARDS, *CHUNK_REWARDS)
-        weights = {name: Number(0, math.inf) for name in names}
-        check_settings(self, **weights, rest=Number(0, 1), samples=Whole(2, 1024))
+        weights = {name: Number(0, 1e6) for name in names}
+        check_settings(self, **weights, rest=Number(0, 1), samples=Whole(2, 64))
         if not any(getattr(self, name) for name in names):
             raise InputError(f"expected a weight above 0 for one of {', '.join(names)}, got none; give one")
 

@@ -52,7 +52,8 @@ class Critic:
 
         Raises FloatingPointError where it diverges.
         """
-        told = {"explained": float(1 - (returns - self(features)).var() / returns.var().clamp(min=1e-12))}
+        spread = returns.var(correction=0).clamp(min=1e-12)
+        told = {"explained": float(1 - (returns - self(features)).var(correction=0) / spread)}
         self._kept = [*self._kept, (features, returns)][-_KEPT:]
         features, returns = (torch.cat(column) for column in zip(*self._kept, strict=True))
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)

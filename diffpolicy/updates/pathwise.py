@@ -37,7 +37,7 @@ class Pathwise:
     def __call__(self, batch: tuple[Tensor, torch.Generator]) -> Metrics:
         """One update on observations (N, To, C); raises FloatingPointError where the gradient is not finite."""
         told = {}
-        if self.step % _JUDGED_EVERY == 0:
+        if (self.step + 1) % _JUDGED_EVERY == 0 or self.step + 1 == self.steps:
             with torch.no_grad():
                 told["held_out"] = float(self._judge.worth(self._observed.held, self._observed.fixed()))
         worth = self._judge.worth(*batch)

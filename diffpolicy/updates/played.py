@@ -5,6 +5,7 @@ Shapes: D decisions, K steps, To observation steps, C joined observation, H chun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -26,6 +27,7 @@ from diffpolicy.updates.rewards import prefix
 __all__ = ["Rollouts"]
 
 _AT_ONCE = 64  # simulations
+_LEAST = 1e-6  # deviation of returns, beside their size, that is none
 _MOST = 4.0  # of an advantage, in deviations
 
 Floats = NDArray[np.float64]
@@ -74,7 +76,7 @@ class Rollouts:
     def __call__(self, index: int) -> list[Played]:
         """The batch of a step. Raises InputError where the environment breaks more than half of its episodes."""
         got = self._explored(index)
-        random = torch.Generator().manual_seed(index)
+        random = torch.Generator().manual_seed(self._update.seed * 1_000_003 + index)
         rewards, told = self._rewarded(got, random)
         past = torch.from_numpy(np.concatenate([each.past for each in got]))
         ends = np.cumsum([len(each.past) for each in got])[:-1]
@@ -138,11 +140,6 @@ class Rollouts:
         told = {"return": float(np.mean([each.rewards.sum() for each in got]))}
         if any(each.told for each in got):
             told["success"] = float(np.mean([each.episode.success for each in got]))
-        elif not (self._rewards.environment or self._judge.needed):
-            raise InputError(
-                f"expected an environment that reports success (success or is_success in info), got "
-                f"{self._environment}, and nothing else is rewarded; give --reward.environment a weight"
-            )
         rewards = [self._rewards.environment * each.rewards for each in got]
         for own, each in zip(rewards, got, strict=True):
             own[-1] += self._rewards.success * each.episode.success
@@ -159,15 +156,19 @@ class Rollouts:
             returns = np.concatenate(
                 [gae(r, np.zeros(len(r) + 1), self._update.config.discount, 1.0)[1] for r in rewards]
             )
-            self._scale = float(returns.std()) or 1.0
+            spread = float(returns.std())
+            if not math.isfinite(spread):
+                raise InputError("expected finite rewards, got returns whose deviation is not; lower the weights")
+            self._scale = spread if spread > _LEAST * max(1.0, float(np.abs(returns).max())) else 1.0
         told["reward"] = float(np.mean([own.sum() for own in rewards]))
         return [own / self._scale for own in rewards], told
 
     def _before(self, chunks: Tensor) -> Tensor:
         """The last two actions (D, 2, A) that were executed before each chunk (D, H, A) of an episode."""
         executed = chunks[:, self._judge.executed]
-        last = executed[:-1, -2:] if executed.shape[1] > 1 else torch.cat([executed[:-1], executed[:-1]], 1)
-        return torch.cat([ahead_of(executed[:1]), last])
+        actions = executed.flatten(0, 1)  # (D Ta, A), one after the other
+        led = torch.cat([ahead_of(actions[None])[0], actions])
+        return torch.stack([led[at : at + 2] for at in range(0, len(actions), executed.shape[1])])
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint's provenance says of what it cost."""

@@ -24,6 +24,8 @@ from diffpolicy.updates.distilling import chains_of
 
 __all__ = ["Played", "PolicyGradient"]
 
+_OFF = 1.01  # a first ratio that is off, and not by rounding
+
 
 @dataclass(frozen=True, eq=False)
 class Played:
@@ -80,7 +82,8 @@ class PolicyGradient:
     def __call__(self, batches: Sequence[Played]) -> Metrics:
         """Some passes over the batches, the critic first; in the first few the critic alone learns.
 
-        Raises FloatingPointError, with the weights as they were before, where a loss is not finite.
+        Raises FloatingPointError where a gradient is not finite, with the weights as the last minibatch left them, or
+        where what was drawn is not what is scored.
         """
         found = _Means()
         for batch in batches:
@@ -160,7 +163,12 @@ class PolicyGradient:
             "kl": float(0.5 * (apart * elements).square().mean()),
         }
         if first:
-            told["ratio_first"] = float((apart.exp() - 1).abs().max()) + 1.0
+            told["ratio_first"] = 1.0 + float((apart.exp() - 1).abs().max())
+            if not told["ratio_first"] < _OFF:
+                raise FloatingPointError(
+                    f"before the first step of batch {self.step} a ratio is {told['ratio_first'] - 1:.3g} from 1: "
+                    f"densities of a deviation of {config.explore} are too narrow for single precision; raise explore"
+                )
             told["drift"] = float(torch.stack(drifts).detach().mean())
         return told
 
