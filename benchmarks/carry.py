@@ -40,6 +40,8 @@ def carried(
         path, before, after = folder / f"{name}.json", old[name], new[name]
         if not path.is_file() or before["key"] == after["key"] or _concerned(after["vouched"], changed):
             continue
+        if not _same_question(before, after):
+            continue
         about = read_json(path)
         if (about["asked"], about["key"]) == (before["asked"], before["key"]):
             about |= {"asked": after["asked"], "key": after["key"]}
@@ -57,7 +59,7 @@ def moved(old: Cells, new: Cells, changed: Sequence[str], store: Path) -> int:
     count = 0
     for name in sorted(old.keys() & new.keys()):
         before, after = old[name]["stages"], new[name]["stages"]
-        if len(before) != len(after) or _concerned(new[name]["vouched"], changed):
+        if not _same_question(old[name], new[name]) or _concerned(new[name]["vouched"], changed):
             continue
         for (kind, was), (_, now) in zip(before, after, strict=True):
             there, here = (store / f"{kind}-{key[:16]}" for key in (was, now))
@@ -65,6 +67,20 @@ def moved(old: Cells, new: Cells, changed: Sequence[str], store: Path) -> int:
                 there.rename(here)
                 count += 1
     return count
+
+
+def _same_question(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether a cell's stages are as many, and have the same settings, but for fields that one of the codes lacks."""
+    ours, theirs = before.get("settings", []), after.get("settings", [])
+    alike = len(before.get("stages", [])) == len(after.get("stages", [])) and len(ours) == len(theirs)
+    return alike and all(_agree(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two settings say the same, as far as both speak of it."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(_agree(one[name], other[name]) for name in one.keys() & other.keys())
+    return bool(one == other)
 
 
 def _concerned(vouched: str, changed: Sequence[str]) -> bool:

@@ -124,6 +124,8 @@ def _students(teacher: Path, folder: Path) -> dict[str, Path]:
 def cells() -> dict[str, dict[str, Any]]:
     """Of every committed cell: what it asks, the key that this code gives it, its stages, and who vouches for it.
 
+    A stage has its settings beside its key, so that a suite that asks something else under an old name is seen to.
+
     An expert's digest is its own under that condition; a policy's are all of its task but the expert's, and of any.
     """
     from benchmarks.suites import SUITES
@@ -133,11 +135,12 @@ def cells() -> dict[str, dict[str, Any]]:
         for cell in suite.cells() if suite.committed else ():
             expert = cell.evaluate.recipe.checkpoint == "expert"
             named = f"{cell.task} expert {cell.condition}" if expert else f"{cell.task} "
-            stages = [(stage.name, stage.key) for stage in cell.evaluate.chain()]
+            chain = list(cell.evaluate.chain())
             found[cell.path] = {
                 "asked": cell.evaluate.asked,
                 "key": cell.evaluate.key,
-                "stages": stages,
+                "stages": [(stage.name, stage.key) for stage in chain],
+                "settings": [stage.settings for stage in chain],
                 "vouched": named,
             }
     return found

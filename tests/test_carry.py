@@ -67,6 +67,27 @@ def test_stages_of_a_store_are_found_again_and_half_made_ones_are_not_taken(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bc-new", "bc-stale", "evaluate-old"]
 
 
+def test_a_suite_that_asks_something_else_under_an_old_name_gets_nothing(tmp_path: Path) -> None:
+    """More updates in a suite are another question, a field that only the new code knows is not."""
+    (tmp_path / "bc-old").mkdir()
+    (tmp_path / "bc-old" / "done.json").write_text("{}")
+    cell(tmp_path, "envs/one", "q", "old")
+
+    def one(asked: str, key: str, **settings: object) -> dict[str, dict[str, object]]:
+        stages = {"stages": [["bc", key]], "settings": [{"steps": 100, "policy": {"horizon": 16, **settings}}]}
+        return {"envs/one": {**keys(asked, key, "Push "), **stages}}
+
+    old = one("q", "old")
+    for other in (
+        one("Q", "new", horizon=8),
+        one("Q", "new") | {"envs/one": {**one("Q", "new")["envs/one"], "stages": []}},
+    ):
+        assert carried(old, other, [], ORIGIN, tmp_path) == []
+        assert moved(old, other, [], tmp_path) == 0
+    assert moved(old, one("Q", "new", modes=5), [], tmp_path) == 1
+    assert carried(old, one("Q", "new", modes=5), [], ORIGIN, tmp_path) == ["envs/one"]
+
+
 def test_what_is_probed_on_one_side_alone_counts_as_a_difference() -> None:
     assert differing({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}) == ["b", "c"]
     assert differing({"a": "1"}, {"a": "1"}) == []
