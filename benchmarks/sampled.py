@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.suite import Actor, Method, Suite
 from benchmarks.trained import ROUNDS, corrected_for_hard, imitated
 
-__all__ = ["ACTING", "NETWORKS", "SAMPLERS", "SAMPLERS_MORE", "SOLVERS"]
+__all__ = ["ACTING", "NETWORKS", "PUSH_T", "SAMPLERS", "SAMPLERS_MORE", "SOLVERS"]
 
 DEMONSTRATIONS = 50
 NAMES = ("PickPlace", "PushT", "Avoid", "PegInsert")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.distilled import DISTILLATION, DISTILLATION_MORE
-from benchmarks.sampled import ACTING, NETWORKS, SAMPLERS, SAMPLERS_MORE
+from benchmarks.sampled import ACTING, NETWORKS, PUSH_T, SAMPLERS, SAMPLERS_MORE
 from benchmarks.suite import Actor, Method, Suite
 from benchmarks.trained import ROUNDS, corrected, corrected_for_hard, imitated, shoved, tiny
 from diffpolicy_envs import CONDITIONS, TASKS
@@ -90,11 +90,16 @@ ENVS = Suite(
     ("clean", "hard"),
     seeds=(0, 1, 2),
 )
+_OTHERS = tuple(task for task in TASKS if task not in MAIN)
 ENVS_MORE = Suite(
     "envs-more",
-    "the same on the other tasks, one seed",
-    tuple(task for task in TASKS if task not in MAIN),
-    _IN_EACH_TASK,
+    "the same on the other tasks, one seed; imitation of PushT three",
+    _OTHERS,
+    (
+        Method("bc", from_bc(50), {"demonstrations": 50}, tasks=tuple(task for task in _OTHERS if task != PUSH_T)),
+        Method("bc", from_bc(50), {"demonstrations": 50}, (0, 1, 2), tasks=(PUSH_T,)),
+        _IN_EACH_TASK[1],
+    ),
     ("clean", "hard"),
 )
 EXPERTS = Suite(

@@ -18,6 +18,7 @@ __all__ = ["KINDS", "ROUNDS", "corrected", "corrected_for_hard", "imitated", "sh
 
 ROUNDS = 3
 EXECUTED = {"diffpolicy/PushT-v0": 4}  # actions of a chunk, as long as eight are in the tasks of 20 actions a second
+USUAL = {"diffpolicy/PushT-v0": "x0"}  # flow elsewhere, which misses millimetres that count there (docs/samplers.md)
 KINDS = {
     "flow": PolicyConfig(),
     "x0": PolicyConfig(prediction="x0"),
@@ -34,10 +35,12 @@ KINDS = {
 
 
 @cache
-def imitated(task: str, demonstrations: int, seed: int, kind: str = "flow") -> Output:
-    """A policy trained on an expert's clean demonstrations, as the quickstart trains it."""
+def imitated(task: str, demonstrations: int, seed: int, kind: str | None = None) -> Output:
+    """A policy of some kind, the task's usual one where none is named, trained on an expert's clean demonstrations."""
     demos = Stage(Collect(task, episodes=demonstrations, seed=seed))
-    policy = replace(KINDS[kind], n_action_steps=EXECUTED.get(task, PolicyConfig().n_action_steps))
+    policy = replace(
+        KINDS[kind or USUAL.get(task, "flow")], n_action_steps=EXECUTED.get(task, PolicyConfig().n_action_steps)
+    )
     return Output(Stage(Bc(seed=seed, policy=policy), {"data": Output(demos)}))
 
 
@@ -53,7 +56,7 @@ def corrected(task: str, demonstrations: int, seed: int, number: int) -> Output:
 
 
 @cache
-def corrected_for_hard(task: str, demonstrations: int, seed: int, kind: str = "flow") -> Output:
+def corrected_for_hard(task: str, demonstrations: int, seed: int, kind: str | None = None) -> Output:
     """That policy after three rounds of correction under clean and hard, of twice the usual updates.
 
     A planner takes its time for a label, so that it labels every 32nd state only: some 200 a round.
