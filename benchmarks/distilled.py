@@ -11,7 +11,7 @@ from diffpolicy.recipes.distil import Distil
 from diffpolicy.recipes.redif import Redif
 from diffpolicy.updates import PolicyGradientConfig, RegressionConfig, RewardConfig
 
-__all__ = ["DISTILLATION", "DISTILLATION_MORE", "TEACHER"]
+__all__ = ["DISTILLATION", "DISTILLATION_MORE", "TEACHER", "TEACHER_STEPS"]
 
 DEMONSTRATIONS = 50
 TEACHER_STEPS = 50  # as it acts

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.code import Code, referenced
+from diffpolicy.recipes.agree import Agree
 from diffpolicy.recipes.evaluate import Evaluate
 from diffpolicy.recipes.run import settings
 from diffpolicy_envs import TASKS, model_path
@@ -18,6 +19,7 @@ from diffpolicy_envs import TASKS, model_path
 __all__ = ["Output", "Stage"]
 
 CODE = Code()
+_FILES = {Evaluate: "evaluation.json", Agree: "agreement.json"}  # of recipes that write one; the others, a folder
 _ELSEWHERE = {"out", "overwrite", "threads"}  # where and how fast, not what
 
 
@@ -77,7 +79,7 @@ class Stage:
 
     def output(self, store: Path) -> Path:
         """Where the recipe writes."""
-        return self.folder(store) / ("evaluation.json" if isinstance(self.recipe, Evaluate) else "out")
+        return self.folder(store) / _FILES.get(type(self.recipe), "out")
 
     def placed(self, store: Path) -> Callable[[], object]:
         """The recipe with its paths filled in."""

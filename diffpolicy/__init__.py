@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diffpolicy.policy.checkpoint import load_checkpoint, save_checkpoint
     from diffpolicy.policy.policy import Policy
     from diffpolicy.policy.spaces import SpaceSpec
+    from diffpolicy.recipes.agree import Agree
     from diffpolicy.recipes.bc import Bc
     from diffpolicy.recipes.collect import Collect
     from diffpolicy.recipes.correct import Correct
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Agree",
     "Bc",
     "Collect",
     "Correct",
@@ -68,6 +70,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Agree": "recipes.agree",
     "Bc": "recipes.bc",
     "Collect": "recipes.collect",
     "Correct": "recipes.correct",

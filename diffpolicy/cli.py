@@ -14,6 +14,7 @@ from typing import Any
 import tyro
 
 from diffpolicy.errors import InputError, nearest
+from diffpolicy.recipes.agree import Agree
 from diffpolicy.recipes.bc import Bc
 from diffpolicy.recipes.change import Change
 from diffpolicy.recipes.collect import Collect
@@ -40,6 +41,7 @@ RECIPES: dict[str, Callable[..., Any]] = {
     "redif": Redif,
     "change": Change,
     "evaluate": Evaluate,
+    "agree": Agree,
     "video": Video,
     "export": Export,
     "describe": Describe,

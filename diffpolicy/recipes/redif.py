@@ -15,7 +15,8 @@ from diffpolicy.policy import ActingConfig
 from diffpolicy.recipes.checks import checked_training
 from diffpolicy.recipes.claim import claimed
 from diffpolicy.recipes.lineage import Lineage, lineage, relocated, spent_on, teacher_of
-from diffpolicy.recipes.redif_checks import require_alike, require_sensible
+from diffpolicy.recipes.pairs import require_pair
+from diffpolicy.recipes.redif_checks import require_sensible
 from diffpolicy.recipes.run import CONDITIONS_BY_DEFAULT, conditions_in, open_run, program, provenance, use_threads
 from diffpolicy.updates import PolicyGradientConfig, RewardConfig
 
@@ -204,7 +205,7 @@ class Redif:
     def _pair(self, source: Path) -> tuple[Policy, Policy, Path]:
         """The student as it begins, whom it is compared with, and that one's checkpoint folder."""
         from diffpolicy.policy.checkpoint import checkpoint_of, load_checkpoint
-        from diffpolicy.updates.distilling import chains_of, student_of
+        from diffpolicy.updates.distilling import student_of
 
         loaded = load_checkpoint(source)
         begun, asked = loaded.policy.config.model == "student", self.student_steps
@@ -225,13 +226,8 @@ class Redif:
                 f"expected a policy whose chunks replace one another, got {student.config.acting} in {source}; write "
                 "it with the usual settings by `diffpolicy change`, and give them to the student afterwards"
             )
-        if differing := student.spaces.differences(teacher.spaces):
-            raise InputError(f"expected a teacher of the student's spaces in {taught}, got others: {differing}")
-        if compared and teacher.config.model == "student":
-            raise InputError(f"expected a teacher of many steps in {taught}, got a student; name one by --teacher")
         if compared:
-            chains_of(teacher)
-            require_alike(student, teacher, taught)
+            require_pair(student, teacher, taught)
         return student, teacher, taught
 
     def _origin(self, source: Path, noted: Mapping[str, Any]) -> Lineage | None:

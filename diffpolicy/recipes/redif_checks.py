@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffpolicy.errors import InputError
 from diffpolicy.updates import CHUNK_REWARDS, PLAYED_REWARDS, PolicyGradientConfig, RewardConfig
 
 if TYPE_CHECKING:
-    from diffpolicy.policy.policy import Policy
     from diffpolicy.recipes.redif import Redif
 
-__all__ = ["require_alike", "require_sensible"]
+__all__ = ["require_sensible"]
 
 _MOST = 2**20  # chains or episodes an update
 
@@ -88,19 +86,3 @@ def _require_path(recipe: Redif) -> None:
     other = [f.name for f in fields(usual) if getattr(recipe.optimiser, f.name) != getattr(usual, f.name)]
     if unused := [name for name in other if name not in free]:
         raise InputError(f"expected of the optimiser {' and '.join(free)} alone with path, got {', '.join(unused)}")
-
-
-def require_alike(student: Policy, teacher: Policy, taught: Path) -> None:
-    """Raises InputError where their chunks cannot be compared: of other lengths, or in other units."""
-    import torch
-
-    for name in ("n_obs_steps", "horizon"):
-        ours, theirs = (getattr(policy.config, name) for policy in (student, teacher))
-        if ours != theirs:
-            raise InputError(f"expected a teacher of {name} {ours}, as the student's, in {taught}, got {theirs}")
-    ends = torch.tensor([[-1.0], [1.0]]).expand(2, student.action_size)
-    if not torch.allclose(student.normaliser.unnormalise_action(ends), teacher.normaliser.unnormalise_action(ends)):
-        raise InputError(
-            f"expected a teacher with the student's units of actions in {taught}, got one that was trained on data of "
-            "another range; take the student's own"
-        )

@@ -21,7 +21,7 @@ from diffpolicy.policy.policy import Policy
 from diffpolicy.training.ema import Ema
 from diffpolicy.updates.targets import Draw, Regressand
 
-__all__ = ["aligned", "chains_of", "consistency", "disagreement", "paired", "student_of"]
+__all__ = ["aligned", "chains_of", "consistency", "disagreement", "noiseless", "paired", "student_of"]
 
 
 _PLAIN: dict[str, Any] = {"eta": 0.0, "floor": 0.0, "churn": 0.0, "schedule": None, "t_min": 0.0, "grid": "uniform"}
@@ -58,6 +58,12 @@ def aligned(teacher: Policy, student: Policy, steps: int) -> Policy:
     ends = [torch.linspace(float(t), float(s), parts + 1)[:-1] for t, s in pairwise(grid)]
     times = [*torch.cat(ends).tolist(), float(grid[-1])]
     return teacher.resampled(steps=len(times) - 1, times=tuple(times), **_PLAIN)
+
+
+def noiseless(teacher: Policy, steps: int) -> Policy:
+    """The teacher in so many noiseless steps of its own; raises InputError where it draws no chain from noise."""
+    chains_of(teacher)
+    return teacher.resampled(**{**_PLAIN, "steps": steps, "times": None})
 
 
 @torch.no_grad()
