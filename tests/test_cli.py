@@ -55,7 +55,7 @@ def test_every_subcommand_explains_each_of_its_flags(name: str, capsys: pytest.C
         cli.main([name, "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    takers = ("change", "describe", "evaluate", "export", "video")
+    takers = ("agree", "change", "describe", "evaluate", "export", "video")
     for field in fields(cli.RECIPES[name]):  # type: ignore[arg-type]
         positional = name in takers and field.name.startswith(("checkpoint", "changes"))
         assert ("positional arguments" if positional else f"--{field.name.replace('_', '-')}") in shown

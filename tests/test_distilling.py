@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffpolicy.data.batch import Demo
 from diffpolicy.diffusion import MLPConfig, SamplerConfig
+from diffpolicy.diffusion.denoiser import Denoiser
+from diffpolicy.diffusion.sampler import Sampler
+from diffpolicy.diffusion.schedule import SCHEDULES
 from diffpolicy.errors import InputError
 from diffpolicy.policy import Bounds, Policy, PolicyConfig, SpaceSpec
 from diffpolicy.training.ema import Ema
@@ -117,6 +120,48 @@ def test_paired_regression_gives_the_teachers_samples_one_by_one(teacher: Policy
     assert float((ours - theirs).norm(dim=1).median()) < 0.08
     assert away(ours) < 0.18
     torch.testing.assert_close(shares(ours), shares(theirs), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "flow"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_teacher_may_predict_anything(steps: int, prediction: str) -> None:
+    settings = {"schedule": "straight" if prediction == "flow" else "squaredcos", "prediction": prediction}
+    whole = trained(policy(20, **settings), None, None, 1200).resampled(clip=1.0)  # what keeps eps near at first
+    student = student_of(whole, steps, clean=True)
+    assert student.config.prediction == ("x0" if prediction == "eps" else prediction)
+    student = trained(student, paired, aligned(whole, student, 20), 800)
+    ours, theirs = drawn(student), drawn(whole)
+    assert float((ours - theirs).norm(dim=1).median()) < 0.1
+    torch.testing.assert_close(shares(ours), shares(theirs), atol=0.06, rtol=0)
+
+
+class Exact(nn.Module):
+    """The flow of normal data on straight lines, which takes noise z to MEAN + STD z, instead of a network."""
+
+    def embed(self, t: Tensor) -> Tensor:
+        return t.reshape(-1, 1, 1)
+
+    def forward(self, x: Tensor, t: Tensor, obs: Tensor) -> Tensor:
+        del obs
+        alpha = 1 - t
+        clean = MEAN + alpha * STD**2 / ((alpha * STD).square() + t.square()) * (x - alpha * MEAN)
+        velocity: Tensor = (x - clean) / t
+        return velocity
+
+
+MEAN, STD = torch.tensor([0.3, -0.2]), 0.25
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_teacher_may_be_an_exact_score(steps: int) -> None:
+    whole = policy(40)
+    student = student_of(whole, steps)
+    exact = aligned(whole, student, 40)
+    exact.sampler = Sampler(Denoiser(SCHEDULES["straight"], "flow", Exact()), exact.config.sampler)
+    noise = torch.randn(2000, 1, 2, generator=torch.Generator().manual_seed(0))[:, 0]
+    torch.testing.assert_close(drawn(exact), MEAN + STD * noise, atol=0.02, rtol=0)
+    ours = drawn(trained(student, paired, exact, 800))
+    assert float((ours - MEAN - STD * noise).norm(dim=1).mean()) < 0.05
 
 
 def test_students_halved_again_and_again_keep_the_density(teacher: Policy) -> None:

@@ -95,6 +95,10 @@ def test_a_student_is_reinforced(changes: dict[str, Any], teacher: Path, tmp_pat
     assert records[-1]["kl"] > 0
     plays = changes.get("observations") != "data"
     assert ("success" in records[0]) == plays
+    if plays:
+        assert [record["dropped"] for record in records] == [0, 0, 0]
+        assert all(record["spread"] > 0 for record in records)
+        assert about["dropped"] == 0
     assert (about["env_steps"] > before.provenance["env_steps"]) == plays
     reward = changes.get("reward", RewardConfig())
     assert (about["teacher_calls"] > 0) == bool(reward.agreement or reward.likeness)
@@ -222,6 +226,20 @@ def test_chunks_that_do_not_replace_one_another_are_refused(teacher: Path, tmp_p
     late = Change(str(teacher), ("acting.latency=1",), out=tmp_path / "late")()
     with pytest.raises(InputError, match="chunks replace one another, got ActingConfig"):
         redif(late, tmp_path / "s")()
+
+
+def test_a_policy_that_predicts_the_noise_is_distilled_first(teacher: Path, tmp_path: Path) -> None:
+    noise = replace(CONFIG, schedule="squaredcos", prediction="eps")
+    Bc(teacher.parent / "demos", tmp_path / "eps", policy=noise, steps=4, batch_size=8)()
+    with pytest.raises(InputError, match="expected 4 steps or more of a student that predicts the noise"):
+        redif(tmp_path / "eps", tmp_path / "s")()
+    assert not (tmp_path / "s").exists()
+    Distil(tmp_path / "eps", tmp_path / "two", student_steps=2, teacher_steps=6, steps=4, batch_size=8)()
+    assert load_checkpoint(tmp_path / "two").policy.config.prediction == "x0"
+    redif(tmp_path / "two", tmp_path / "s", reward=RewardConfig(agreement=1.0))()
+    assert load_checkpoint(tmp_path / "s").policy.calls == 2
+    redif(tmp_path / "eps", tmp_path / "many", student_steps=4)()
+    assert load_checkpoint(tmp_path / "many").policy.config.prediction == "eps"
 
 
 # -- rollouts as a source -------------------------------------------------------------------------------------------

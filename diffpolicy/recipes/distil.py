@@ -112,7 +112,7 @@ class Distil:
             raise InputError(
                 f"expected a teacher of many steps in {source}, got a student of one; distil its own teacher"
             )
-        student = student_of(teacher, self.student_steps)
+        student = student_of(teacher, self.student_steps, clean=True)
         if self.rounds:
             require_playable(teacher.spaces, environment, source, self.conditions)
         origin = lineage(source, loaded.provenance) if self.data is None else Lineage(self.data)
@@ -127,7 +127,7 @@ class Distil:
                 parts.append(observations(episodes, teacher))
                 spent["env_steps"] += sum(map(len, episodes))
             elder = student if index and self.method == "progressive" else teacher
-            pupil = student_of(student if index else teacher, steps)
+            pupil = student_of(student if index else teacher, steps, clean=True)
             target, elder = self._target(elder, pupil)
             updates = self.steps // len(plan) + (self.steps % len(plan) if index == 0 else 0)
             about = provenance(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Redif"]
 
+_FEWEST = 4  # steps of a student that predicts the noise
 _EPISODES = 400_000  # of one run, so that they stay their own
 _FIRST = 600_000  # of a seed's episodes for correction: the ones before it are the teacher's and of distillation
 
@@ -215,6 +216,12 @@ class Redif:
                 f"{asked}; begin with its teacher for another number"
             )
         student = loaded.policy if begun else student_of(loaded.policy, 2 if asked is None else asked)
+        if student.config.prediction == "eps" and len(student.sampler) < _FEWEST:
+            raise InputError(
+                f"expected {_FEWEST} steps or more of a student that predicts the noise, as the policy in {source} "
+                f"does, got {len(student.sampler)}: its first step is all noise, and teaches nothing; `diffpolicy "
+                "distil` that policy first, and go on with the student"
+            )
         compared = self.reward.agreement or self.reward.likeness
         if self.teacher is not None:
             taught = checkpoint_of(self.teacher)

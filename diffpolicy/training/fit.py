@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Metrics", "Report", "Source", "Update", "fit"]
+from diffpolicy.errors import InputError
+
+__all__ = ["Metrics", "Report", "Source", "Update", "fit", "taken_up"]
 
 B = TypeVar("B")
 B_contra = TypeVar("B_contra", contravariant=True)
@@ -38,3 +41,15 @@ def fit(update: Update[B], source: Source[B], steps: int, report: Report, start:
     """Make the updates start, start + 1, ..., steps - 1 and report each; `start` > 0 resumes."""
     for step in range(start, steps):
         report(step, update(source(step)))
+
+
+@contextmanager
+def taken_up(what: str) -> Iterator[None]:
+    """Turns the errors of loading a state that is of another `what` into an InputError that says so."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"the training state does not fit this {what} ({error}); resume with the settings that the run was started "
+            "with, or train from the start"
+        ) from error

@@ -27,10 +27,13 @@ __all__ = ["aligned", "chains_of", "consistency", "disagreement", "noiseless", "
 _PLAIN: dict[str, Any] = {"eta": 0.0, "floor": 0.0, "churn": 0.0, "schedule": None, "t_min": 0.0, "grid": "uniform"}
 
 
-def student_of(teacher: Policy, steps: int) -> Policy:
+def student_of(teacher: Policy, steps: int, clean: bool = False) -> Policy:
     """A student with the teacher's weights, that takes so many noiseless steps of first order, unguided.
 
-    Raises InputError where the teacher draws no chain, or takes any number of steps as it is.
+    Where the teacher predicts the noise and `clean` is asked for, the student predicts the chunk, and has to learn that
+    from the start: at the first of few steps, which is all noise, the chunk divides an error of the noise by nearly 0
+    (arXiv 2202.00512, section 4). Raises InputError where the teacher draws no chain, or takes any number of steps as
+    it is.
     """
     chains_of(teacher)
     if teacher.config.network.two_times:
@@ -40,6 +43,9 @@ def student_of(teacher: Policy, steps: int) -> Policy:
         )
     sampler = replace(teacher.config.sampler, steps=steps, times=None, solver="ddim", guidance=0.0, **_PLAIN)
     config = replace(teacher.config, model="student", sampler=sampler, condition_dropout=0.0)
+    if clean and config.prediction == "eps":  # on the times of the noise's chain, which does not begin quite at 1
+        times = tuple(Policy(config, teacher.spaces).sampler.times.tolist())
+        config = replace(config, prediction="x0", sampler=replace(sampler, times=times))
     student = Policy(config, teacher.spaces).to(teacher.device)
     weights = teacher.state_dict()
     student.load_state_dict({name: weights[name] for name in student.state_dict()})

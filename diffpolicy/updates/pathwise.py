@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffpolicy.errors import InputError
 from diffpolicy.policy.policy import Policy
-from diffpolicy.training.fit import Metrics
+from diffpolicy.training.fit import Metrics, taken_up
 from diffpolicy.updates.judged import Judge, Observed
 
 __all__ = ["Pathwise"]
@@ -61,12 +60,7 @@ class Pathwise:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; raises InputError where it is of another student."""
-        try:
+        with taken_up("student"):
             self.student.load_state_dict(state["student"])
             self._optimiser.load_state_dict(state["optimiser"])
             self.step = int(state["step"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"the training state does not fit this student ({error}); resume with the settings that the run was "
-                "started with, or train from the start"
-            ) from error

@@ -66,7 +66,7 @@ class Rollouts:
         self._seeds, self._members = seeds, members
         self._open = ExitStack()
         self._envs: dict[str, Vector] = {}
-        self.env_steps, self.dropped, self._scale = spent, 0, 0.0
+        self.env_steps, self.dropped, self._lost, self._scale = spent, 0, 0, 0.0
 
     def close(self) -> None:
         """Close the environments."""
@@ -126,7 +126,8 @@ class Rollouts:
                     condition=condition,
                     dropped=lost.append,
                 )
-        self.dropped += len(lost)
+        self._lost = len(lost)
+        self.dropped += self._lost
         if 2 * len(lost) > len(seeds) * self._members:
             raise InputError(
                 f"{self._environment} broke {len(lost)} of {len(seeds) * self._members} episodes, such as {lost[0]}; "
@@ -137,7 +138,7 @@ class Rollouts:
 
     def _rewarded(self, got: Sequence[Explored], random: torch.Generator) -> tuple[list[Floats], dict[str, float]]:
         """Rewards (D,) of each episode's decisions, and what to tell of them."""
-        told = {"return": float(np.mean([each.rewards.sum() for each in got]))}
+        told = {"return": float(np.mean([each.rewards.sum() for each in got])), "dropped": float(self._lost)}
         if any(each.told for each in got):
             told["success"] = float(np.mean([each.episode.success for each in got]))
         rewards = [self._rewards.environment * each.rewards for each in got]
@@ -160,7 +161,8 @@ class Rollouts:
             if not math.isfinite(spread):
                 raise InputError("expected finite rewards, got returns whose deviation is not; lower the weights")
             self._scale = spread if spread > _LEAST * max(1.0, float(np.abs(returns).max())) else 1.0
-        told["reward"] = float(np.mean([own.sum() for own in rewards]))
+        totals = [own.sum() for own in rewards]
+        told |= {"reward": float(np.mean(totals)), "spread": float(np.std(totals))}
         return [own / self._scale for own in rewards], told
 
     def _before(self, chunks: Tensor) -> Tensor:
@@ -172,12 +174,13 @@ class Rollouts:
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint's provenance says of what it cost."""
-        return {"env_steps": self.env_steps}
+        return {"env_steps": self.env_steps, "dropped": self.dropped}
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs to go on."""
-        return {"env_steps": self.env_steps, "scale": self._scale}
+        return {"env_steps": self.env_steps, "dropped": self.dropped, "scale": self._scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; raises KeyError, TypeError or ValueError on what is none."""
-        self.env_steps, self._scale = int(state["env_steps"]), float(state["scale"])
+        self.env_steps, self.dropped = int(state["env_steps"]), int(state["dropped"])
+        self._scale = float(state["scale"])

@@ -17,7 +17,7 @@ from diffpolicy.data.batch import Demo, hold
 from diffpolicy.diffusion.exploring import Exploring
 from diffpolicy.errors import InputError
 from diffpolicy.policy.policy import Policy
-from diffpolicy.training.fit import Metrics
+from diffpolicy.training.fit import Metrics, taken_up
 from diffpolicy.updates import PolicyGradientConfig
 from diffpolicy.updates.critic import Critic
 from diffpolicy.updates.distilling import chains_of
@@ -203,18 +203,13 @@ class PolicyGradient:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; raises InputError where it is of another student."""
-        try:
+        with taken_up("student"):
             self.student.load_state_dict(state["student"])
             self.first.load_state_dict(state["first"])
             self._optimiser.load_state_dict(state["optimiser"])
             if self.critic is not None:
                 self.critic.load_state_dict(state["critic"])
             self.step, self._taken = int(state["step"]), int(state["taken"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"the training state does not fit this student ({error}); resume with the settings that the run was "
-                "started with, or train from the start"
-            ) from error
 
 
 class _Means:

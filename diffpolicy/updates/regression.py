@@ -22,7 +22,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policy.policy import Policy
 from diffpolicy.training.compiling import compiled
 from diffpolicy.training.ema import Ema
-from diffpolicy.training.fit import Metrics
+from diffpolicy.training.fit import Metrics, taken_up
 from diffpolicy.updates import RegressionConfig, require_trainable
 from diffpolicy.updates.intervals import mean_flow, shortcut
 from diffpolicy.updates.targets import Draw, Regressand, Target, denoising, direct, two_steps
@@ -159,18 +159,13 @@ class Regression:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; raises InputError where it is of another policy."""
-        try:
+        with taken_up("policy"):
             self.ema.load_state_dict(state["ema"])
             self.policy.load_state_dict(state["policy"])
             self._optimiser.load_state_dict(state["optimiser"])
             if isinstance(self.target, Learning):
                 self.target.load_state_dict(state["target"])
             self.step = int(state["step"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"the training state does not fit this policy ({error}); resume with the settings that the run "
-                "was started with, or train from the start"
-            ) from error
 
     def loss(self, batch: Demo) -> Tensor:
         """The loss () of a batch under the times and noise of the present step; it changes nothing."""
