@@ -6,12 +6,12 @@ from functools import cache
 
 from benchmarks.stage import Output, Stage
 from benchmarks.suite import Actor, Method, Suite
-from benchmarks.trained import imitated
+from benchmarks.trained import corrected_for_hard, imitated
 from diffpolicy.recipes.distil import Distil
 from diffpolicy.recipes.redif import Redif
 from diffpolicy.updates import PolicyGradientConfig, RegressionConfig, RewardConfig
 
-__all__ = ["DISTILLATION", "DISTILLATION_MORE", "TEACHER", "TEACHER_STEPS"]
+__all__ = ["DISTILLATION", "DISTILLATION_MORE", "STUDENTS", "TEACHER", "TEACHER_STEPS"]
 
 DEMONSTRATIONS = 50
 TEACHER_STEPS = 50  # as it acts
@@ -20,6 +20,7 @@ UPDATES = 8000  # of a distillation: with 3000 a paired student of one step has 
 NAMES = ("PickPlace", "Stack", "PegInsert", "PushT", "Avoid")
 TASKS_HERE = tuple(f"diffpolicy/{name}-v0" for name in NAMES)
 WIDE = tuple(f"diffpolicy/{name}-v0" for name in ("Avoid", "PegInsert"))  # where every route is taken
+SWERVING = ("diffpolicy/Avoid-v0",)  # where correction leaves something to gain
 CONDITIONS = ("clean", "hard")
 SEEDS = (0, 1, 2)
 ROLLOUTS = {"diffpolicy/Avoid-v0": 256, "diffpolicy/PushT-v0": 64}  # by the length of an episode; 128 elsewhere
@@ -60,7 +61,10 @@ def distilled(task: str, seed: int, steps: int, method: str, rounds: int = 0) ->
 
 @cache
 def reinforced(task: str, seed: int, steps: int, start: str) -> Output:
-    """A student that is rewarded for success on what it meets itself, from its teacher's weights or as distilled."""
+    """A student that is rewarded for success on what it meets itself.
+
+    It starts as distilled (paired), with the weights of its teacher, or with those of the corrected one.
+    """
     recipe = Redif(
         student_steps=None if start == "paired" else steps,
         conditions=CONDITIONS,
@@ -69,8 +73,24 @@ def reinforced(task: str, seed: int, steps: int, start: str) -> Output:
         optimiser=PolicyGradientConfig(lr=RATE.get(task, 5e-5), explore=EXPLORE.get(task, 0.1)),
         seed=seed,
     )
-    begun = distilled(task, seed, steps, "paired") if start == "paired" else imitated(task, DEMONSTRATIONS, seed)
-    return Output(Stage(recipe, {"checkpoint": begun}))
+    starts = {
+        "paired": lambda: distilled(task, seed, steps, "paired"),
+        "teacher": lambda: imitated(task, DEMONSTRATIONS, seed),
+        "corrected": lambda: corrected_for_hard(task, DEMONSTRATIONS, seed),
+    }
+    return Output(Stage(recipe, {"checkpoint": starts[start]()}))
+
+
+@cache
+def dppo(task: str, seed: int) -> Output:
+    """The teacher in eight steps, of which the last four are trained by the rewards of a student."""
+    recipe = Redif(
+        student_steps=8,
+        conditions=CONDITIONS,
+        optimiser=PolicyGradientConfig(last_steps=4),
+        seed=seed,
+    )
+    return Output(Stage(recipe, {"checkpoint": imitated(task, DEMONSTRATIONS, seed)}))
 
 
 @cache
@@ -96,6 +116,10 @@ def _student(steps: int, method: str, rounds: int = 0) -> Actor:
 
 def _reinforced(steps: int, start: str) -> Actor:
     return lambda task, seed: reinforced(task, seed, steps, start)
+
+
+def _corrected(task: str, seed: int) -> Output:
+    return corrected_for_hard(task, DEMONSTRATIONS, seed)
 
 
 def _agreeing(steps: int, gradient: str) -> Actor:
@@ -130,7 +154,12 @@ def _main() -> list[Method]:
 
 
 def _more() -> list[Method]:
-    found = [Method(_named("paired, 2 rounds", 2), _student(2, "paired", 2), tasks=WIDE)]
+    found = [
+        Method(_named("paired, 2 rounds", 2), _student(2, "paired", 2), tasks=WIDE),
+        Method(_named("DPPO", 8), dppo, tasks=("diffpolicy/PickPlace-v0",)),
+        Method(_named("corrected teacher", TEACHER_STEPS), _corrected, change=_in(TEACHER_STEPS), tasks=SWERVING),
+        Method(_named("redif, from corrected", 2), _reinforced(2, "corrected"), tasks=SWERVING),
+    ]
     for steps in (1, 2):
         routes = ("progressive", "consistency", "score") if steps == 1 else ("consistency", "score")
         actors: dict[str, Actor] = {
@@ -158,8 +187,21 @@ DISTILLATION = Suite(
 )
 DISTILLATION_MORE = Suite(
     "distillation-more",
-    "every other route to a student, on Avoid and PegInsert; reinforcement of paired students; one seed",
+    "every other route to a student, on Avoid and PegInsert; reinforcement of paired students, and DPPO; one seed",
     TASKS_HERE,
     tuple(_more()),
     CONDITIONS,
+)
+STUDENTS = Suite(
+    "students",
+    "the teacher of 50 steps beside its students of one and two over 1000 episodes a training seed",
+    TASKS_HERE,
+    (
+        Method(TEACHER, _teacher),
+        Method(_named("redif", 2), _reinforced(2, "teacher")),
+        *(Method(_named("paired", steps), _student(steps, "paired"), {}, (0,)) for steps in (1, 2)),
+    ),
+    CONDITIONS,
+    SEEDS,
+    episodes=1000,
 )

@@ -10,7 +10,7 @@ from benchmarks.tables import ROOT, markdown
 from diffpolicy.evaluation import plots
 from diffpolicy.evaluation.statistics import Interval
 
-__all__ = ["AGAINST", "distillation_table", "draw_students"]
+__all__ = ["AGAINST", "distillation_table", "draw_students", "students_table"]
 
 PICTURE = ROOT / "docs" / "images" / "students.png"
 METHODS = tuple(dict.fromkeys(m.name for suite in (DISTILLATION, DISTILLATION_MORE) for m in suite.methods))
@@ -41,6 +41,29 @@ def distillation_table(rows: Sequence[Row]) -> str:
             )
     header = ["task, student", "NFE", "clean", "hard", "gain, clean", "gain, hard", "ways [bit]", "seam jerk"]
     return markdown([*header, "training [s]", "environment steps"], lines)
+
+
+def students_table(rows: Sequence[Row]) -> str:
+    """A line a task and student: what the teacher has, what the student has, and the paired difference."""
+    by = keyed(rows, "task", "method", "condition")
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        for method in dict.fromkeys(row["method"] for row in rows):
+            both = [by.get((task, method, condition)) for condition in ("clean", "hard")]
+            clean, hard = both
+            if clean is None or hard is None:
+                continue
+            ways = "" if clean.get("way_entropy") is None else f"{clean['way_entropy']:.2f}"
+            gains = [f"{_gain(row)}{_verdict(row)}" for row in (clean, hard)]
+            lines.append([f"{short(task)}, {method}", with_interval(clean), with_interval(hard), *gains, ways])
+    return markdown(["task, policy", "clean", "hard", "gain, clean", "gain, hard", "ways, clean [bit]"], lines)
+
+
+def _verdict(row: Row) -> str:
+    """Whether the gain is one, or a loss of 2 points excluded; nothing in the teacher's row."""
+    if row.get("diff") is None:
+        return ""
+    return f", {'above' if row['diff_low'] > 0 else row['verdict']}"
 
 
 def _gain(row: Row) -> str:

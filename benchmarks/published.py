@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks import task_speed
 from benchmarks.cells import FOLDER, Finished, finished
-from benchmarks.distilled import DISTILLATION, DISTILLATION_MORE
-from benchmarks.distilled_pages import AGAINST, distillation_table, draw_students
+from benchmarks.distilled import DISTILLATION, DISTILLATION_MORE, STUDENTS, TEACHER
+from benchmarks.distilled_pages import AGAINST, distillation_table, draw_students, students_table
 from benchmarks.pages import (
     LAST,
     Row,
@@ -184,6 +184,11 @@ _ALL = (
         against=AGAINST,
         pages=((DOCS / "distillation.md", "distillation", distillation_table),),
         draw=draw_students,
+    ),
+    Table(
+        (STUDENTS,),
+        against=tuple((method.name, TEACHER) for method in STUDENTS.methods if method.name != TEACHER),
+        pages=((DOCS / "distillation.md", "students", students_table),),
     ),
     Table((ACTING,), ("late",), pages=((DOCS / "samplers.md", "acting", acting_table),)),
 )

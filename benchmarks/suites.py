@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.distilled import DISTILLATION, DISTILLATION_MORE
+from benchmarks.distilled import DISTILLATION, DISTILLATION_MORE, STUDENTS
 from benchmarks.sampled import ACTING, NETWORKS, PUSH_T, SAMPLERS, SAMPLERS_MORE
 from benchmarks.suite import Actor, Method, Suite
 from benchmarks.trained import ROUNDS, corrected, corrected_for_hard, imitated, shoved, tiny
@@ -124,5 +124,6 @@ _ALL = (
     ACTING,
     DISTILLATION,
     DISTILLATION_MORE,
+    STUDENTS,
 )
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
