@@ -1,0 +1,142 @@
+"""The policies that ship, from the stages that made them, and what they cost: `python -m benchmarks.shipped`.
+
+Their success is that of the committed cells; time is measured here, of all of a task's policies in turn.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from benchmarks.cells import Finished, finished
+from benchmarks.distilled import DEMONSTRATIONS, DISTILLATION, TEACHER, TEACHER_STEPS, distilled, reinforced
+from benchmarks.pool import is_done
+from benchmarks.stage import Output
+from benchmarks.tables import RESULTS, ROOT, insert, markdown, write_table
+from benchmarks.trained import imitated
+from diffpolicy.errors import InputError
+from diffpolicy.policy.files import read_json
+
+__all__ = ["FOLDER", "NAME", "PAGE", "SHIPPED", "Ship", "cells_of", "table"]
+
+NAME = "shipped"
+COMMAND = "python -m benchmarks.shipped"
+PAGE = ROOT / "docs" / "distillation.md"
+FOLDER = ROOT / "assets" / "policies"
+PICK_PLACE = "diffpolicy/PickPlace-v0"
+SHIPPED: dict[str, tuple[str, Callable[[], Output], int]] = {  # by folder: method of the table, what made it, its steps
+    "pick_place-teacher": (TEACHER, lambda: imitated(PICK_PLACE, DEMONSTRATIONS, 0), TEACHER_STEPS),
+    "pick_place-one-step": ("paired, 1 step", lambda: distilled(PICK_PLACE, 0, 1, "paired"), 1),
+    "pick_place-two-steps": ("redif, 2 steps", lambda: reinforced(PICK_PLACE, 0, 2, "teacher"), 2),
+}
+
+
+@dataclass(frozen=True)
+class Ship:
+    """Copy the policies into assets/policies, measure them, and write the table and the page that prints it."""
+
+    store: Path = Path("runs/benchmarks")
+    """Where stages live."""
+    calls: int = 1000
+    """Decisions at batch 1 that are timed."""
+    copy: bool = True
+    """Copy them; else what is there is measured again."""
+
+    def __call__(self) -> int:
+        """Ship; returns the exit status."""
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the command line does
+        if self.copy:
+            for name in SHIPPED:
+                self._copied(name)
+        rows = _measured(self.calls)
+        write_table(NAME, COMMAND, rows)
+        insert(PAGE, NAME, table(rows))
+        print(table(rows))
+        return 0
+
+    def _copied(self, name: str) -> None:
+        """A policy that acts with the steps of its table's row, without the folders that it comes from."""
+        from diffpolicy.policy.checkpoint import load_checkpoint, save_checkpoint
+
+        method, made, steps = SHIPPED[name]
+        output = made()
+        if not is_done(output.stage, self.store):
+            raise InputError(f"expected {method} of {PICK_PLACE} in {self.store}; run the suite `distillation` first")
+        loaded = load_checkpoint(output.stage.output(self.store) / output.part)
+        policy = loaded.policy if len(loaded.policy.sampler) == steps else loaded.policy.resampled(steps=steps)
+        kept = ("commit", "versions", "python", "method", "seed", "demonstrations", "expert_queries", "env_steps")
+        about = {key: loaded.provenance[key] for key in kept if key in loaded.provenance}
+        save_checkpoint(policy, FOLDER / name, environment=PICK_PLACE, provenance={**about, "table": method})
+
+
+def cells_of(name: str) -> dict[str, Finished]:
+    """The committed cells of a shipped policy, by condition."""
+    method = SHIPPED[name][0]
+    wanted = [c for c in DISTILLATION.cells() if (c.task, c.method, c.seed) == (PICK_PLACE, method, 0)]
+    return {cell.condition: found for cell in wanted if (found := finished(cell)) is not None}
+
+
+def _measured(calls: int) -> list[dict[str, Any]]:
+    """Microseconds of a decision, by torch and as exported, of all policies in turn; ratios to the teacher in torch."""
+    import torch
+
+    from diffpolicy.policy.checkpoint import load_checkpoint
+    from diffpolicy.policy.export import export_onnx
+    from diffpolicy.recipes.export import latencies
+    from diffpolicy.runtime import OnnxPolicy
+
+    torch.set_num_threads(1)
+    policies = {name: load_checkpoint(FOLDER / name).policy.eval() for name in SHIPPED}
+    with tempfile.TemporaryDirectory() as folder:
+        exported = {}
+        for name, policy in policies.items():
+            export_onnx(policy, Path(folder) / f"{name}.onnx", {})
+            exported[name] = OnnxPolicy(Path(folder) / f"{name}.onnx", 1)
+        actors = [*policies.values(), *exported.values()]
+        taken = latencies(actors, next(iter(policies.values())), calls)
+    middle = [float(np.percentile(each, 50)) for each in taken]
+    rows = []
+    for index, (name, policy) in enumerate(policies.items()):
+        row: dict[str, Any] = {"policy": name, "method": SHIPPED[name][0], "nfe": policy.calls, "calls": calls}
+        for condition, cell in cells_of(name).items():
+            row[condition] = {key: cell.row[key] for key in ("success", "ci_low", "ci_high", "episodes")}
+        for kind, place in (("torch", index), ("onnx", index + len(policies))):
+            late = float(np.percentile(taken[place], 99))
+            ratio = round(middle[0] / middle[place], 1)
+            row[kind] = {"p50_us": round(middle[place], 1), "p99_us": round(late, 1), "ratio": ratio}
+        rows.append(row)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    lines = []
+    for row in rows:
+        shown = [
+            f"{100 * row[c]['success']:.1f} ({100 * row[c]['ci_low']:.0f}–{100 * row[c]['ci_high']:.0f})"
+            for c in ("clean", "hard")
+        ]
+        times = [row[kind] for kind in ("torch", "onnx")]
+        costs = [f"{each['p50_us']:,.0f} / {each['p99_us']:,.0f}, {each['ratio']:.1f}x" for each in times]
+        lines.append([f"`{row['policy']}`", row["method"], *shown, *costs])
+    return markdown(["assets/policies/", "made by", "clean", "hard", "torch [us]", "exported [us]"], lines)
+
+
+def rows() -> list[dict[str, Any]]:
+    """The committed rows."""
+    found: list[dict[str, Any]] = read_json(RESULTS / f"{NAME}.json")["rows"]
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(tyro.cli(Ship)())
+    except InputError as error:
+        raise SystemExit(f"benchmarks: {error}") from error
