@@ -122,11 +122,11 @@ def test_paired_regression_gives_the_teachers_samples_one_by_one(teacher: Policy
     torch.testing.assert_close(shares(ours), shares(theirs), atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "flow"])
-@pytest.mark.parametrize("steps", [1, 2])
-def test_a_teacher_may_predict_anything(steps: int, prediction: str) -> None:
-    settings = {"schedule": "straight" if prediction == "flow" else "squaredcos", "prediction": prediction}
-    whole = trained(policy(20, **settings), None, None, 1200).resampled(clip=1.0)  # what keeps eps near at first
+@pytest.mark.parametrize(("prediction", "steps"), [("eps", 1), ("eps", 2), ("v", 1), ("x0", 1)])  # flow: above
+def test_a_teacher_may_predict_anything(prediction: str, steps: int) -> None:
+    whole = trained(policy(20, schedule="squaredcos", prediction=prediction), None, None, 1200).resampled(
+        clip=1.0
+    )  # what keeps eps near at first
     student = student_of(whole, steps, clean=True)
     assert student.config.prediction == ("x0" if prediction == "eps" else prediction)
     student = trained(student, paired, aligned(whole, student, 20), 800)
@@ -141,8 +141,8 @@ class Exact(nn.Module):
     def embed(self, t: Tensor) -> Tensor:
         return t.reshape(-1, 1, 1)
 
-    def forward(self, x: Tensor, t: Tensor, obs: Tensor) -> Tensor:
-        del obs
+    def forward(self, x: Tensor, t: Tensor, obs: Tensor, s: Tensor | None = None) -> Tensor:
+        del obs, s
         alpha = 1 - t
         clean = MEAN + alpha * STD**2 / ((alpha * STD).square() + t.square()) * (x - alpha * MEAN)
         velocity: Tensor = (x - clean) / t
@@ -159,8 +159,10 @@ def test_a_teacher_may_be_an_exact_score(steps: int) -> None:
     exact = aligned(whole, student, 40)
     exact.sampler = Sampler(Denoiser(SCHEDULES["straight"], "flow", Exact()), exact.config.sampler)
     noise = torch.randn(2000, 1, 2, generator=torch.Generator().manual_seed(0))[:, 0]
-    torch.testing.assert_close(drawn(exact), MEAN + STD * noise, atol=0.02, rtol=0)
+    theirs = drawn(exact)
+    torch.testing.assert_close(theirs, MEAN + STD * noise, atol=0.06, rtol=0)  # of Euler's forty steps
     ours = drawn(trained(student, paired, exact, 800))
+    assert float((ours - theirs).norm(dim=1).mean()) < 0.02
     assert float((ours - MEAN - STD * noise).norm(dim=1).mean()) < 0.05
 
 
