@@ -40,7 +40,7 @@ class Dppo:
     jobs: int = 2
     """Stages at once."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of training; the table is written of all three alone."""
+    """Of training."""
     episodes: int = 100
     """Of each evaluation."""
 
@@ -55,9 +55,9 @@ class Dppo:
             return 1
         found = {seed: {m: read_json(s.output(self.store)) for m, s in by.items()} for seed, by in wanted.items()}
         rows = [row(method, [by[method] for by in found.values()]) for method in ("expert", "bc", "DPPO")]
-        if self.seeds == Dppo.seeds:
-            write_table(NAME, COMMAND, rows)
-            insert(PAGE, NAME, table(rows))
+        asked = "" if self.seeds == Dppo.seeds else f" --seeds {' '.join(map(str, self.seeds))}"
+        write_table(NAME, COMMAND + asked, rows)
+        insert(PAGE, NAME, table(rows))
         print(table(rows))
         return 0
 
