@@ -1,7 +1,8 @@
 """How near every student of the table of distillation lies to its teacher: `python -m benchmarks.agreement`.
 
 The students are those that `python -m benchmarks run distillation distillation-more` has left in the store; one that is
-not there is passed over. Rows are kept as they come, and those that are there are not made again.
+not there is passed over. Rows are kept as they come, and those that are there are not made again. Time is not measured: stages
+run beside each other.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Students:
                     assert isinstance(student, Output)
                     recipe = Agree(
                         "", teacher_steps=TEACHER_STEPS, conditions=CONDITIONS, episodes=self.episodes,
-                        change=method.change, environment=task,
+                        change=method.change, environment=task, calls=0,
                     )  # fmt: skip
                     inputs = {"checkpoint": student, "teacher": teacher, "data": teacher.stage.inputs["data"]}
                     yield (task, method.name), Stage(recipe, inputs)
@@ -94,7 +95,7 @@ class Students:
 
 def _row(row: tuple[str, str], stage: Stage, found: dict[str, Any]) -> dict[str, Any]:
     figures = {each["states"]: {n: _round(each[n]) for n in ("executed", "chunk", "energy")} for each in found["rows"]}
-    return {"task": row[0], "method": row[1], **figures, "latency": found["latency"], "asked": stage.asked}
+    return {"task": row[0], "method": row[1], **figures, "asked": stage.asked}
 
 
 def _round(value: float | None) -> float | None:

@@ -49,8 +49,7 @@ def students_table(rows: Sequence[Row]) -> str:
     lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
         for method in dict.fromkeys(row["method"] for row in rows):
-            both = [by.get((task, method, condition)) for condition in ("clean", "hard")]
-            clean, hard = both
+            clean, hard = (by.get((task, method, condition)) for condition in ("clean", "hard"))
             if clean is None or hard is None:
                 continue
             ways = "" if clean.get("way_entropy") is None else f"{clean['way_entropy']:.2f}"

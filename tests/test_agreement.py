@@ -9,24 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from small import NOISY
 
 from diffpolicy import Agree, Bc, Collect, Distil
 from diffpolicy.data.dataset import read_dataset
 from diffpolicy.data.windows import windows
-from diffpolicy.diffusion import MLPConfig, SamplerConfig
+from diffpolicy.diffusion import SamplerConfig
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.agreement import agreement, asked
-from diffpolicy.policy import PolicyConfig, load_checkpoint
+from diffpolicy.policy import load_checkpoint
 from diffpolicy.policy.policy import Policy
 from diffpolicy.updates.distilling import student_of
 
 REACH = "diffpolicy/Reach-v0"
-CONFIG = PolicyConfig(
-    horizon=4,
-    n_action_steps=2,
-    network=MLPConfig(width=8, blocks=1, time_dim=4),
-    sampler=SamplerConfig(steps=6, eta=1.0),
-)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +29,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Demonstrations, a noisy policy of six steps and its student of two, and a policy of one call."""
     root = tmp_path_factory.mktemp("agreement")
     Collect(REACH, out=root / "demos", episodes=3)()
-    Bc(root / "demos", root / "bc", policy=CONFIG, steps=8, batch_size=8)()
-    once = replace(CONFIG, model="regression", sampler=SamplerConfig())
+    Bc(root / "demos", root / "bc", policy=NOISY, steps=8, batch_size=8)()
+    once = replace(NOISY, model="regression", sampler=SamplerConfig())
     Bc(root / "demos", root / "once", policy=once, steps=8, batch_size=8)()
     Distil(root / "bc", root / "two", student_steps=2, teacher_steps=8, steps=6, batch_size=8)()
     return root
@@ -169,7 +164,7 @@ def test_what_cannot_be_compared_is_refused(
     who: str, changes: dict[str, Any], words: str, house: Path, tmp_path: Path
 ) -> None:
     if changes.get("teacher") == Path("long") and not (house / "long").exists():
-        Bc(house / "demos", house / "long", policy=replace(CONFIG, horizon=6), steps=2, batch_size=8)()
+        Bc(house / "demos", house / "long", policy=replace(NOISY, horizon=6), steps=2, batch_size=8)()
     if "teacher" in changes:
         changes = {**changes, "teacher": house / changes["teacher"]}
     with pytest.raises(InputError, match=words):

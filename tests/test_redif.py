@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small import NOISY
 
 from diffpolicy import Bc, Collect, Distil, Evaluate, Redif
-from diffpolicy.diffusion import MLPConfig, SamplerConfig
 from diffpolicy.errors import InputError
 from diffpolicy.policy import PolicyConfig, load_checkpoint
 from diffpolicy.recipes.change import Change
@@ -28,12 +28,6 @@ from diffpolicy.updates.policy_gradient import PolicyGradient
 from diffpolicy.updates.rewards import roughness
 
 REACH = "diffpolicy/Reach-v0"
-CONFIG = PolicyConfig(
-    horizon=4,
-    n_action_steps=2,
-    network=MLPConfig(width=8, blocks=1, time_dim=4),
-    sampler=SamplerConfig(steps=6, eta=1.0),
-)
 OPTIMISER = PolicyGradientConfig(critic_warmup=1, critic_epochs=1, epochs=2, critic_width=8)
 DATA: dict[str, Any] = {"observations": "data", "reward": RewardConfig(agreement=1.0)}
 PATH = PolicyGradientConfig(lr=1e-3)
@@ -44,7 +38,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A noisy policy of six steps, with its demonstrations."""
     root = tmp_path_factory.mktemp("teacher")
     Collect(REACH, out=root / "demos", episodes=3)()
-    Bc(root / "demos", root / "bc", policy=CONFIG, steps=8, batch_size=8)()
+    Bc(root / "demos", root / "bc", policy=NOISY, steps=8, batch_size=8)()
     return root / "bc"
 
 
@@ -201,7 +195,7 @@ def test_what_cannot_be_reinforced_is_refused_before_anything_is_made(
 
 def test_an_environment_that_says_nothing_of_success_is_paid_for_by_its_own_reward(tmp_path: Path) -> None:
     Collect("Reacher-v5", out=tmp_path / "demos", episodes=2, keep_failures=True)()
-    Bc(tmp_path / "demos", tmp_path / "bc", policy=CONFIG, steps=2, batch_size=8)()
+    Bc(tmp_path / "demos", tmp_path / "bc", policy=NOISY, steps=2, batch_size=8)()
     redif(tmp_path / "bc", tmp_path / "s")()
     assert "success" not in logged(tmp_path / "s")[0]
     assert logged(tmp_path / "s")[0]["return"] < 0
@@ -211,11 +205,11 @@ def test_an_environment_that_says_nothing_of_success_is_paid_for_by_its_own_rewa
 
 
 def test_a_teacher_whose_chunks_are_other_ones_is_refused(teacher: Path, tmp_path: Path) -> None:
-    longer = replace(CONFIG, horizon=6)
+    longer = replace(NOISY, horizon=6)
     Bc(teacher.parent / "demos", tmp_path / "other", policy=longer, steps=2, batch_size=8)()
     with pytest.raises(InputError, match="teacher of horizon 4, as the student's"):
         redif(teacher, tmp_path / "s", teacher=tmp_path / "other", reward=RewardConfig(agreement=1.0))()
-    head = PolicyConfig(horizon=4, n_action_steps=2, model="regression", network=CONFIG.network)
+    head = PolicyConfig(horizon=4, n_action_steps=2, model="regression", network=NOISY.network)
     Bc(teacher.parent / "demos", tmp_path / "head", policy=head, steps=2, batch_size=8)()
     with pytest.raises(InputError, match="draws chains, got one of model 'regression'"):
         redif(teacher, tmp_path / "s", teacher=tmp_path / "head", reward=RewardConfig(agreement=1.0))()
@@ -229,7 +223,7 @@ def test_chunks_that_do_not_replace_one_another_are_refused(teacher: Path, tmp_p
 
 
 def test_a_policy_that_predicts_the_noise_is_distilled_first(teacher: Path, tmp_path: Path) -> None:
-    noise = replace(CONFIG, schedule="squaredcos", prediction="eps")
+    noise = replace(NOISY, schedule="squaredcos", prediction="eps")
     Bc(teacher.parent / "demos", tmp_path / "eps", policy=noise, steps=4, batch_size=8)()
     with pytest.raises(InputError, match="expected 4 steps or more of a student that predicts the noise"):
         redif(tmp_path / "eps", tmp_path / "s")()
