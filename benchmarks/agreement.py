@@ -1,8 +1,8 @@
 """How near every student of the table of distillation lies to its teacher: `python -m benchmarks.agreement`.
 
 The students are those that `python -m benchmarks run distillation distillation-more` has left in the store; one that is
-not there is passed over. Rows are kept as they come, and those that are there are not made again. Time is not measured: stages
-run beside each other.
+not there is passed over. Rows are kept as they come, and those that are there are not made again. Time is not measured:
+stages run beside each other.
 """
 
 from __future__ import annotations
