@@ -102,7 +102,7 @@ def test_a_student_learns_on_what_it_meets_itself(
     assert about["env_steps"] == before["env_steps"] + sum(lengths)
     assert about["expert_queries"] == before["expert_queries"]
     assert about["parent_train_s"] >= before["train_s"]
-    assert about["teacher_calls"] == 8 * 2 * 8  # windows, updates of the round, calls a chunk
+    assert about["teacher_calls"] == 8 * 8  # chains, each for all of a short round's updates, and calls of each
 
 
 @pytest.mark.parametrize("method", ["paired", "score"])
@@ -145,6 +145,7 @@ def test_a_student_begins_as_its_teacher(teacher: Path) -> None:
     [
         ({"student_steps": 0}, "student_steps >= 1, got 0"),
         ({"rounds": -1}, "rounds >= 0"),
+        ({"reuse": 0}, "reuse >= 1, got 0"),
         ({"teacher_steps": 1}, "teacher_steps >= 2"),
         ({"rounds": 1, "method": "progressive"}, "rounds 0 with method 'progressive'"),
         ({"rounds": 1, "method": "consistency"}, "take paired or score"),

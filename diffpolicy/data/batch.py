@@ -1,6 +1,6 @@
 """The batches that sources yield and updates take.
 
-Shapes: B batch, To observation steps, H chunk length, A action, O observation.
+Shapes: B batch, K steps of a chain, To observation steps, H chunk length, A action, O observation.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ class Demo:
     chunk: Tensor  # (B, H, A)
     mask: Tensor  # (B, H) float32, 1 where the action is real and 0 where it is padding
     held: bool = False  # whether the padding of `chunk` is what `hold` would write there
+    chain: Tensor | None = None  # (K+1, B, H, A), noise first, in the network's units: what a teacher drew for it
 
     def to(self, device: torch.device | str) -> Demo:
         """The same batch on another device; itself where it is there already."""
         if self.chunk.device == torch.device(device):
             return self
         obs = {name: x.to(device) for name, x in self.obs.items()}
-        return Demo(obs, self.chunk.to(device), self.mask.to(device), self.held)
+        chain = None if self.chain is None else self.chain.to(device)
+        return Demo(obs, self.chunk.to(device), self.mask.to(device), self.held, chain)
 
     def split(self, size: int) -> list[Demo]:
-        """Batches of `size` rows, the last of what is left; they are views of this one."""
+        """Batches of `size` rows, without chains, the last of what is left; they are views of this one."""
         columns = zip(*(torch.split(rows, size) for rows in self.obs.values()), strict=True)
         parts = zip(columns, torch.split(self.chunk, size), torch.split(self.mask, size), strict=True)
         return [Demo(dict(zip(self.obs, obs, strict=True)), chunk, mask, self.held) for obs, chunk, mask in parts]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffpolicy.data.windows import Windows
     from diffpolicy.policy.policy import Policy
     from diffpolicy.updates.targets import Target
+    from diffpolicy.updates.walked import Walked
 
 __all__ = ["Distil"]
 
@@ -58,6 +59,8 @@ class Distil:
     """Updates in all, shared evenly by the stages: the first, and the rounds or halvings after it."""
     batch_size: int = 128
     """Windows per update."""
+    reuse: int = 8
+    """Updates that learn from a chain of the teacher's once it is drawn, with paired and progressive."""
     seed: int = 0
     """Of rollouts, order of the data, times and noise."""
     checkpoint_every: int = 2000
@@ -70,7 +73,7 @@ class Distil:
     def __call__(self) -> Path:
         """Distil (or go on distilling) and return the student's checkpoint folder."""
         checked_training(self)
-        for name, least in (("student_steps", 1), ("rollouts", 1), ("rounds", 0)):
+        for name, least in (("student_steps", 1), ("rollouts", 1), ("rounds", 0), ("reuse", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"expected {name} >= {least}, got {getattr(self, name)}; correct it")
         if self.teacher_steps < 2 * self.student_steps:
@@ -130,16 +133,17 @@ class Distil:
             pupil = student_of(student if index else teacher, steps, clean=True)
             target, elder = self._target(elder, pupil)
             updates = self.steps // len(plan) + (self.steps % len(plan) if index == 0 else 0)
+            seed, table = self.seed + 1000 * index, Windows.concat(parts)
+            chains = self._chains(elder, pupil, table, updates, seed)
             about = provenance(
                 self, method="distil", round=index + 1, teacher=os.path.relpath(source, self.out), threads=threads,
-                parent_train_s=train_s, teacher_calls=self.batch_size * updates * self._calls(elder),
-                **origin.noted(self.out), **spent,
+                parent_train_s=train_s, teacher_calls=self._calls(chains, updates), **origin.noted(self.out), **spent,
             )  # fmt: skip
             stage = Stage(
-                folder, environment, updates, self.batch_size, self.seed + 1000 * index, self.checkpoint_every,
+                folder, environment, updates, self.batch_size, seed, self.checkpoint_every,
                 f"distillation, round {index + 1} of {len(plan)}", about,
             )  # fmt: skip
-            student = train(pupil, Windows.concat(parts), self.optimiser, stage, target, elder)
+            student = train(pupil, table, self.optimiser, stage, target, elder, chains)
             train_s += float(load_checkpoint(folder / "checkpoint").provenance["train_s"])
         final = copy_checkpoint(folder / "checkpoint", self.out / "checkpoint")
         self._tell(student, teacher, parts)
@@ -159,9 +163,19 @@ class Distil:
         halving = elder.config.model == "student"
         return paired, aligned(elder, pupil, 2 * count if halving else self.teacher_steps)
 
-    def _calls(self, elder: Policy) -> int:
-        """Calls of a stage's teacher for each window of a batch."""
-        return {"score": self.student_steps, "consistency": 1}.get(self.method, elder.sampler.calls)
+    def _chains(self, elder: Policy, pupil: Policy, table: Windows, updates: int, seed: int) -> Walked | None:
+        """The teacher's chains that a stage learns from; None where its target asks the teacher itself."""
+        from diffpolicy.updates.walked import Walked
+
+        if self.method in ("consistency", "score"):
+            return None
+        return Walked(table, elder, len(pupil.sampler), self.batch_size, updates, self.reuse, seed)
+
+    def _calls(self, chains: Walked | None, updates: int) -> int:
+        """Calls of a stage's teacher, each for one window."""
+        if chains is not None:
+            return chains.teacher_calls
+        return self.batch_size * updates * (self.student_steps if self.method == "score" else 1)
 
     def _played(self, path: Path, number: int, environment: str, student: Policy) -> Sequence[Episode]:
         """A round's episodes of the student, from disk where they are complete."""

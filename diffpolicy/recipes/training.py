@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+from diffpolicy.data.batch import Demo
 from diffpolicy.data.source import shuffled
 from diffpolicy.data.windows import Windows
 from diffpolicy.errors import InputError
@@ -82,10 +83,12 @@ def train(
     stage: Stage,
     target: Target | None = None,
     teacher: Policy | None = None,
+    source: Source[Demo] | None = None,
 ) -> Policy:
     """Train ``policy`` in place and return its averaged copy, which is also in ``folder/checkpoint``.
 
-    It is trained towards its model's own target, or towards another, which may ask a teacher.
+    It is trained towards its model's own target, or towards another, which may ask a teacher, on batches of the
+    windows, or of a source of the same length.
     A stage that was interrupted goes on from its last checkpoint, bit for bit on the same machine and thread
     count; one that is complete is only loaded. Raises InputError where the checkpoint there is damaged or of
     another stage, and OSError where one cannot be saved; the message says what stands on disk.
@@ -96,7 +99,7 @@ def train(
             f"{stage.checkpoint_every}"
         )
     update = Regression(policy, stage.steps, config, seed=stage.seed, target=target, teacher=teacher)
-    return finish(update, shuffled(windows, stage.batch_size, stage.seed), stage, windows)
+    return finish(update, source or shuffled(windows, stage.batch_size, stage.seed), stage, windows)
 
 
 def finish(

@@ -21,7 +21,7 @@ from diffpolicy.policy.policy import Policy
 from diffpolicy.training.ema import Ema
 from diffpolicy.updates.targets import Draw, Regressand
 
-__all__ = ["aligned", "chains_of", "consistency", "disagreement", "noiseless", "paired", "student_of"]
+__all__ = ["aligned", "chains_of", "consistency", "disagreement", "noiseless", "paired", "student_of", "walk"]
 
 
 _PLAIN: dict[str, Any] = {"eta": 0.0, "floor": 0.0, "churn": 0.0, "schedule": None, "t_min": 0.0, "grid": "uniform"}
@@ -85,14 +85,13 @@ def paired(draw: Draw, student: Policy, average: Ema, teacher: Policy | None) ->
 
     y is the clean chunk with which the student's step from x_k is x_{k+1} of the teacher, `aligned` with it. K = 1 is
     regression on noise and chunk of the teacher (FQL's distillation term, arXiv 2502.02538, eq. 5); a teacher of 2 K
-    steps gives progressive distillation's target (arXiv 2202.00512, appendix G).
+    steps gives progressive distillation's target (arXiv 2202.00512, appendix G). The chain is the draw's own, where it
+    has one.
     """
     del average
-    teacher = _required(teacher)
-    ours, theirs = chains_of(student), chains_of(teacher)
+    teacher, ours = _required(teacher), chains_of(student)
     steps = len(ours)
-    parts = len(theirs) // steps
-    chain = theirs.sample(draw.obs, draw.noise).x[::parts]  # (K + 1, B, H, A)
+    chain = walk(teacher, draw.obs, draw.noise, steps) if draw.chain is None else draw.chain  # (K + 1, B, H, A)
     xs, ys, times = [], [], []
     for k in range(steps):
         x_weight, clean_weight = ours.coefficients(k)
@@ -101,6 +100,16 @@ def paired(draw: Draw, student: Policy, average: Ema, teacher: Policy | None) ->
         times.append(ours.grid()[k].expand_as(draw.t))
     ones = torch.ones_like(draw.t).repeat(steps)
     return Regressand(torch.cat(xs), torch.cat(times), None, torch.cat(ys), ones)
+
+
+@torch.no_grad()
+def walk(teacher: Policy, obs: Tensor, noise: Tensor, steps: int) -> Tensor:
+    """The states (K+1, B, H, A) of the teacher's noiseless chains at the times of a student of K `steps`.
+
+    The teacher is `aligned` with it; obs are features (B, C), noise is (B, H, A).
+    """
+    theirs = chains_of(teacher)
+    return theirs.sample(obs, noise).x[:: len(theirs) // steps]
 
 
 @torch.no_grad()

@@ -175,16 +175,18 @@ class Regression:
         chunk = batch.chunk if batch.held else hold(batch.chunk, batch.mask)
         chunk = self.policy.normaliser.normalise_action(chunk)
         if self._head is None:
-            errors = self._errors(obs, chunk, batch.mask)
+            errors = self._errors(obs, chunk, batch)
         else:
             errors = -self._head.components(obs).objective(chunk, batch.mask)  # (B,)
         return errors.sum() / (batch.mask.sum() * chunk.shape[-1]).clamp(min=1)
 
-    def _errors(self, obs: Tensor, chunk: Tensor, mask: Tensor) -> Tensor:
-        """Weighted errors (B, H, A) of the denoiser, 0 where the mask (B, H) is."""
+    def _errors(self, obs: Tensor, chunk: Tensor, batch: Demo) -> Tensor:
+        """Weighted errors (B, H, A) of the denoiser, 0 where the batch's mask (B, H) is."""
         draw = self._draw(obs, chunk)
+        if batch.chain is not None:
+            draw = draw._replace(chain=batch.chain)
         asked = self.target(draw, self.policy, self.ema, self.teacher)
-        obs, weight = draw.obs, asked.weight
+        obs, weight, mask = draw.obs, asked.weight, batch.mask
         if (times := len(weight) // len(chunk)) > 1:
             obs, mask = obs.repeat(times, 1), mask.repeat(times, 1)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):

@@ -1,6 +1,6 @@
 """What a denoiser can be regressed on: a target is a function of a few lines.
 
-Shapes: B batch, H chunk length, A action, C features.
+Shapes: B batch, K steps of a chain, H chunk length, A action, C features.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Draw(NamedTuple):
     chunk: Tensor  # (B, H, A), in [-1, 1] over the action's range
     t: Tensor  # (B,)
     noise: Tensor  # (B, H, A)
+    chain: Tensor | None = None  # (K+1, B, H, A), noise first, where the batch has a teacher's
 
 
 class Regressand(NamedTuple):
