@@ -25,7 +25,10 @@ from diffpolicy.policy.files import read_json, write_json
 
 __all__ = ["carried", "differing", "main", "moved"]
 
-Cells = Mapping[str, Mapping[str, Any]]  # asked, key, stages and vouched by a cell's path, as `probe.cells` gives them
+STUDENT = "any student "  # how digests of a route to a student begin
+Cells = Mapping[
+    str, Mapping[str, Any]
+]  # asked, key, stages, routes and vouched by a cell's path, as `probe.cells` gives them
 
 
 def carried(
@@ -38,7 +41,7 @@ def carried(
     done = []
     for name in sorted(old.keys() & new.keys()):
         path, before, after = folder / f"{name}.json", old[name], new[name]
-        if not path.is_file() or before["key"] == after["key"] or _concerned(after["vouched"], changed):
+        if not path.is_file() or before["key"] == after["key"] or _concerned(after, changed):
             continue
         if not _same_question(before, after):
             continue
@@ -59,7 +62,7 @@ def moved(old: Cells, new: Cells, changed: Sequence[str], store: Path) -> int:
     count = 0
     for name in sorted(old.keys() & new.keys()):
         before, after = old[name]["stages"], new[name]["stages"]
-        if not _same_question(old[name], new[name]) or _concerned(new[name]["vouched"], changed):
+        if not _same_question(old[name], new[name]) or _concerned(new[name], changed):
             continue
         for (kind, was), (_, now) in zip(before, after, strict=True):
             there, here = (store / f"{kind}-{key[:16]}" for key in (was, now))
@@ -83,11 +86,17 @@ def _agree(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _concerned(vouched: str, changed: Sequence[str]) -> bool:
-    """Whether a cell that these digests vouch for, a name or all of a task but its expert's, is touched."""
+def _concerned(cell: Mapping[str, Any], changed: Sequence[str]) -> bool:
+    """Whether a cell is touched: one that a single digest vouches for, or all of a task but its expert's.
+
+    Routes to students concern only cells that went them.
+    """
+    vouched, routes = cell["vouched"], cell.get("routes")
     if not vouched.endswith(" "):
         return vouched in changed
     ours = [name for name in changed if name.startswith((vouched, "any "))]
+    if routes is not None:
+        ours = [name for name in ours if not name.startswith(STUDENT) or name in routes]
     return any(not name.startswith(f"{vouched}expert ") for name in ours)
 
 

@@ -126,7 +126,8 @@ def cells() -> dict[str, dict[str, Any]]:
 
     A stage has its settings beside its key, so that a suite that asks something else under an old name is seen to.
 
-    An expert's digest is its own under that condition; a policy's are all of its task but the expert's, and of any.
+    An expert's digest is its own under that condition; a policy's are all of its task but the expert's, and of any,
+    of the routes to students its own.
     """
     from benchmarks.suites import SUITES
 
@@ -142,8 +143,17 @@ def cells() -> dict[str, dict[str, Any]]:
                 "stages": [(stage.name, stage.key) for stage in chain],
                 "settings": [stage.settings for stage in chain],
                 "vouched": named,
+                "routes": [_route(stage.name, stage.recipe) for stage in chain if stage.name in ("distil", "redif")],
             }
     return found
+
+
+def _route(name: str, recipe: Any) -> str:
+    """The digest of a route to a student."""
+    if name == "distil":
+        return f"{ANY} student {recipe.method}"
+    played = "path" if recipe.gradient == "path" else "played" if recipe.observations == "own" else "agreement"
+    return f"{ANY} student redif {played}"
 
 
 def _of_dataset(folder: Path) -> str:

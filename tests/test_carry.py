@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.carry import carried, differing, moved
+from benchmarks.probe import cells as probed
 from benchmarks.probe import digests
 from diffpolicy.policy.files import read_json, write_json
 
@@ -53,6 +54,23 @@ def test_what_changed_holds_back_the_cells_that_it_concerns(tmp_path: Path) -> N
     assert carried(old, new, ["Push expert wide"], ORIGIN, tmp_path) == ["a", "c", "d"]
     old, new = new, {name: keys("q", "newer", named) for name, named in vouched.items()}
     assert carried(old, new, ["Push bc"], ORIGIN, tmp_path) == ["a", "d"]
+
+
+def test_a_route_to_a_student_concerns_those_who_went_it(tmp_path: Path) -> None:
+    routes = {"a": [], "b": ["any student paired"], "c": ["any student paired", "any student redif played"]}
+    for name in routes:
+        cell(tmp_path, name, "q", "old")
+    old = {name: {**keys("q", "old", "Push "), "routes": went} for name, went in routes.items()}
+    new = {name: {**keys("q", "new", "Push "), "routes": went} for name, went in routes.items()}
+    assert carried(old, new, ["any student redif played", "any kind flow"], ORIGIN, tmp_path) == []
+    assert carried(old, new, ["any student redif played"], ORIGIN, tmp_path) == ["a", "b"]
+    assert carried(old, new, ["any student paired"], ORIGIN, tmp_path) == []
+
+
+def test_every_route_of_the_suites_is_probed(tmp_path: Path) -> None:
+    known = {"paired", "progressive", "consistency", "score", "redif played", "redif agreement", "redif path"}
+    went = {route for about in probed().values() for route in about["routes"]}
+    assert went == {f"any student {name}" for name in known}
 
 
 def test_stages_of_a_store_are_found_again_and_half_made_ones_are_not_taken(tmp_path: Path) -> None:

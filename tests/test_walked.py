@@ -26,7 +26,9 @@ COUNT = 40
 @pytest.fixture(scope="module")
 def teacher() -> Policy:
     torch.manual_seed(0)
-    config = PolicyConfig(horizon=4, n_obs_steps=1, n_action_steps=2, network=MLPConfig(8, 1, 4), sampler=SamplerConfig(steps=6))
+    config = PolicyConfig(
+        horizon=4, n_obs_steps=1, n_action_steps=2, network=MLPConfig(8, 1, 4), sampler=SamplerConfig(steps=6)
+    )
     made = Policy(config, SPACES)
     torch.nn.init.normal_(made.network.leave[1].weight, std=0.3)  # type: ignore[union-attr, index, arg-type]
     return made.eval()
