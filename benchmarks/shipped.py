@@ -30,6 +30,7 @@ NAME = "shipped"
 COMMAND = "python -m benchmarks.shipped"
 PAGE = ROOT / "docs" / "distillation.md"
 FOLDER = ROOT / "assets" / "policies"
+ROW = 20  # decisions in a row
 PICK_PLACE = "diffpolicy/PickPlace-v0"
 SHIPPED: dict[str, tuple[str, Callable[[], Output], int]] = {  # by folder: method of the table, what made it, its steps
     "pick_place-teacher": (TEACHER, lambda: imitated(PICK_PLACE, DEMONSTRATIONS, 0), TEACHER_STEPS),
@@ -84,7 +85,11 @@ def cells_of(name: str) -> dict[str, Finished]:
 
 
 def _measured(calls: int) -> list[dict[str, Any]]:
-    """Microseconds of a decision, by torch and as exported, of all policies in turn; ratios to the teacher in torch."""
+    """Microseconds of a decision, by torch and as exported, of all policies in turn.
+
+    `ratio` is to the teacher in torch, `like_for_like` to the teacher in the same form; `cold` where each decision
+    follows one of every other policy.
+    """
     import torch
 
     from diffpolicy.policy.checkpoint import load_checkpoint
@@ -100,17 +105,24 @@ def _measured(calls: int) -> list[dict[str, Any]]:
             export_onnx(policy, Path(folder) / f"{name}.onnx", {})
             exported[name] = OnnxPolicy(Path(folder) / f"{name}.onnx", 1)
         actors = [*policies.values(), *exported.values()]
-        taken = latencies(actors, next(iter(policies.values())), calls)
-    middle = [float(np.percentile(each, 50)) for each in taken]
+        taken = latencies(actors, next(iter(policies.values())), calls, row=ROW)
+        apart = latencies(actors, next(iter(policies.values())), calls)
+    middle, cold = ([float(np.percentile(each, 50)) for each in times] for times in (taken, apart))
     rows = []
     for index, (name, policy) in enumerate(policies.items()):
         row: dict[str, Any] = {"policy": name, "method": SHIPPED[name][0], "nfe": policy.calls, "calls": calls}
         for condition, cell in cells_of(name).items():
             row[condition] = {key: cell.row[key] for key in ("success", "ci_low", "ci_high", "episodes")}
         for kind, place in (("torch", index), ("onnx", index + len(policies))):
-            late = float(np.percentile(taken[place], 99))
-            ratio = round(middle[0] / middle[place], 1)
-            row[kind] = {"p50_us": round(middle[place], 1), "p99_us": round(late, 1), "ratio": ratio}
+            teacher = place - index  # in the same form
+            row[kind] = {
+                "p50_us": round(middle[place], 1),
+                "p99_us": round(float(np.percentile(taken[place], 99)), 1),
+                "ratio": round(middle[0] / middle[place], 1),
+                "like_for_like": round(middle[teacher] / middle[place], 1),
+                "cold_p50_us": round(cold[place], 1),
+                "cold_like_for_like": round(cold[teacher] / cold[place], 1),
+            }
         rows.append(row)
     return rows
 
@@ -124,9 +136,20 @@ def table(rows: list[dict[str, Any]]) -> str:
             for c in ("clean", "hard")
         ]
         times = [row[kind] for kind in ("torch", "onnx")]
-        costs = [f"{each['p50_us']:,.0f} / {each['p99_us']:,.0f}, {each['ratio']:.1f}x" for each in times]
-        lines.append([f"`{row['policy']}`", row["method"], *shown, *costs])
-    return markdown(["assets/policies/", "made by", "clean", "hard", "torch [us]", "exported [us]"], lines)
+        costs = [f"{each['p50_us']:,.0f} / {each['p99_us']:,.0f}, {each['like_for_like']:.1f}x" for each in times]
+        costs += [f"{times[1]['ratio']:.1f}x"]
+        colds = [f"{each['cold_p50_us']:,.0f}, {each['cold_like_for_like']:.1f}x" for each in times]
+        lines.append([f"`{row['policy']}`", row["method"], *shown, *costs, *colds])
+    header = [
+        "assets/policies/",
+        "made by",
+        "clean",
+        "hard",
+        "torch [us]",
+        "exported [us]",
+        "exported / teacher in torch",
+    ]
+    return markdown([*header, "torch, cold", "exported, cold"], lines)
 
 
 def rows() -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def played(policy: Policy, sampler: Exploring, seed: int) -> tuple[Played, Tenso
 def test_it_climbs_a_reward_that_is_only_known_at_the_end(steps: int) -> None:
     policy = student(steps)
     config = PolicyGradientConfig(**QUICK)
-    update = PolicyGradient(policy, 60, config, Critic(1, config))
+    update = PolicyGradient(policy, 60, config, Critic(policy, config))
     first = last = torch.zeros(())
     for number in range(60):
         batch, reward = played(policy, update.sampler, number)
@@ -208,7 +208,7 @@ def test_a_group_of_equals_teaches_nothing() -> None:
 
 def test_a_critic_learns_what_is_to_be_expected() -> None:
     config = PolicyGradientConfig(critic_warmup=2)
-    critic = Critic(1, config)
+    critic = Critic(student(1), config)
     told = []
     for number in range(12):
         features = torch.randn(200, 1, generator=torch.Generator().manual_seed(number))
@@ -218,19 +218,33 @@ def test_a_critic_learns_what_is_to_be_expected() -> None:
     assert told[-1] > 0.99
 
 
+def test_a_critic_that_sees_the_chunk_foresees_what_the_start_decides() -> None:
+    policy = student(2)
+    told = {}
+    for sees in (False, True):
+        critic = Critic(policy, PolicyGradientConfig(critic_warmup=0, critic_chunk=sees))
+        for number in range(8):
+            batch, reward = played(policy, Exploring(policy.sampler, 0.05), number)  # type: ignore[arg-type]
+            features = critic.features(batch.obs, batch.x[0])
+            assert features.shape == (SIZE, 3 if sees else 1)
+            told[sees] = critic.learn(features, reward)["explained"]
+    assert told[True] > 0.9
+    assert told[False] < 0.2
+
+
 def test_it_goes_on_where_it_was_stopped() -> None:
     ends = []
     for stop in (None, 2):
         policy = student(2)
         config = PolicyGradientConfig(anchor=0.1, critic_warmup=0, minibatch=64)
-        update = PolicyGradient(policy, 4, config, Critic(1, config))
+        update = PolicyGradient(policy, 4, config, Critic(policy, config))
         for number in range(4):
             if number == stop:
                 state = dict(update.state_dict())
                 torch.manual_seed(5)
                 policy = student(2)
                 torch.nn.init.normal_(next(policy.parameters()))
-                other = PolicyGradient(policy, 4, config, Critic(1, config))
+                other = PolicyGradient(policy, 4, config, Critic(policy, config))
                 assert other.critic is not None
                 torch.nn.init.normal_(next(other.critic.network.parameters()))
                 other.load_state_dict(state)

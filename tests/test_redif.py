@@ -242,7 +242,7 @@ def test_a_policy_that_predicts_the_noise_is_distilled_first(teacher: Path, tmp_
 def source(teacher: Path, rewards: RewardConfig, members: int = 1, critic: bool = True) -> Rollouts:
     policy = load_checkpoint(teacher).policy
     student = student_of(policy, 2)
-    update = PolicyGradient(student, 9, OPTIMISER, Critic(student.encoder.features, OPTIMISER) if critic else None)
+    update = PolicyGradient(student, 9, OPTIMISER, Critic(student, OPTIMISER) if critic else None)
     judge = Judge(student, update.sampler, policy, 6, rewards)
     return Rollouts(update, judge, rewards, REACH, ("clean",), lambda i: range(100 * i, 100 * i + 4), members)
 

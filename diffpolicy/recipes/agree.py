@@ -51,7 +51,7 @@ class Agree:
     data: Path | None = None
     """Dataset to take observations from; by default what the student or its teacher was trained on."""
     calls: int = 200
-    """Decisions whose latency is measured, of student and teacher in turn; 0: none."""
+    """Decisions whose latency is measured, of student and teacher in turn, ten in a row; 0: none."""
     out: Path | None = None
     """File for the results; by default agreement.json in the student's run, replaced by a later one."""
     seed: int = 0
@@ -122,12 +122,12 @@ class Agree:
             yield f"{condition}, own", observations(episodes, student)
 
     def _latency(self, student: Policy, teacher: Policy) -> dict[str, Any] | None:
-        """What a decision of each takes at batch 1 [us], in turn."""
+        """What a decision of each takes at batch 1 [us], ten in a row in turn."""
         from diffpolicy.recipes.export import latencies
 
         if not self.calls:
             return None
-        taken = latencies([student, teacher], student, self.calls)
+        taken = latencies([student, teacher], student, self.calls, row=10)
         found: dict[str, Any] = {"calls": self.calls}
         for name, times in zip(("student", "teacher"), taken, strict=True):
             p50, p99 = np.percentile(times, (50, 99))

@@ -69,25 +69,29 @@ def replanning(actor: ChunkedPredictor, observation: Any) -> ActingState:
     return state
 
 
-def latencies(actors: list[ChunkedPredictor], policy: Policy, calls: int, batch: int = 1) -> list[list[float]]:
-    """Microseconds of each of `calls` decisions, by actor; the actors take turns."""
+def latencies(
+    actors: list[ChunkedPredictor], policy: Policy, calls: int, batch: int = 1, row: int = 1
+) -> list[list[float]]:
+    """Microseconds of each of `calls` decisions, by actor; the actors take turns, with so many decisions in a `row`.
+
+    With 1 each finds the processor's caches full of the others, with more it finds its own weights there.
+    """
     rng = np.random.default_rng(0)
     centre, scale = (side.cpu().numpy() for side in policy.normaliser.ranges())
     taken: list[list[float]] = [[] for _ in actors]
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for call in range(calls + 10):  # the first ones warm up
-            place = rng.uniform(-1, 1, centre.shape if batch == 1 else (batch, *centre.shape))
-            named: Any = policy.layout.split((centre + scale * place).astype(np.float32))
+        for _ in range(-(-(calls + 10) // row)):  # the first ones warm up
+            places = rng.uniform(-1, 1, (row, *centre.shape) if batch == 1 else (row, batch, *centre.shape))
+            seen: list[Any] = [policy.layout.split((centre + scale * at).astype(np.float32)) for at in places]
             for actor, times in zip(actors, taken, strict=True):
-                state = replanning(actor, named) if actor.config.acting.looks_back else None
-                began = time.perf_counter_ns()
-                actor.predict(named, state)
-                times.append((time.perf_counter_ns() - began) / 1000)
-            if call == 9:
-                taken[:] = [[] for _ in actors]
+                for named in seen:
+                    state = replanning(actor, named) if actor.config.acting.looks_back else None
+                    began = time.perf_counter_ns()
+                    actor.predict(named, state)
+                    times.append((time.perf_counter_ns() - began) / 1000)
     finally:
         if collecting:
             gc.enable()
-    return taken
+    return [times[-calls:] for times in taken]

@@ -197,7 +197,7 @@ class Redif:
         from diffpolicy.updates.policy_gradient import PolicyGradient
 
         criticised = self.observations == "own" and self.baseline == "critic"
-        critic = Critic(student.encoder.features, self.optimiser, self.seed) if criticised else None
+        critic = Critic(student, self.optimiser, self.seed) if criticised else None
         demos = None
         if self.optimiser.demos and origin is not None:
             demos = shuffled(Windows.concat(observed(origin, student, actions=True)), self.batch_size, self.seed)

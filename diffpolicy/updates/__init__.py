@@ -101,6 +101,7 @@ class PolicyGradientConfig:
     critic_width: int = 256
     critic_epochs: int = 8  # passes a batch
     critic_warmup: int = 4  # batches in which the critic alone learns
+    critic_chunk: bool = False  # the critic sees where a chain would end without exploration, beside the observation
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, on settings that cannot train."""

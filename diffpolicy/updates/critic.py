@@ -1,6 +1,6 @@
 """What an observation is worth: a critic that is fitted to the returns of the last few batches.
 
-Shapes: B decisions, C features.
+Shapes: B decisions, To observation steps, C features, H chunk length, A action.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffpolicy.policy.policy import Policy
 from diffpolicy.updates import PolicyGradientConfig
 
 __all__ = ["Critic"]
@@ -22,9 +23,12 @@ _KEPT = 3  # batches that it is fitted to, the newest last
 class Critic:
     """A network of two hidden layers on a policy's features; layer norms keep it calm while its targets move."""
 
-    def __init__(self, features: int, config: PolicyGradientConfig | None = None, seed: int = 0) -> None:
+    def __init__(self, student: Policy, config: PolicyGradientConfig | None = None, seed: int = 0) -> None:
+        """A critic of a student, which it asks for features, and for its chunks where it sees them."""
         self.config = config or PolicyGradientConfig()
-        self.seed = seed
+        self.seed, self._student = seed, student
+        seen = student.config.horizon * student.action_size if self.config.critic_chunk else 0
+        features = student.encoder.features + seen
         width = self.config.critic_width
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
@@ -40,6 +44,18 @@ class Critic:
     def ready(self) -> bool:
         """Whether it has learned long enough to judge by."""
         return self.step > self.config.critic_warmup
+
+    @torch.no_grad()
+    def features(self, obs: Tensor, start: Tensor) -> Tensor:
+        """What it sees (B, C) of raw obs (B, To, O) and the noise (B, H, A) at which their chains start.
+
+        The observation, and with `critic_chunk` the chunk to which the student's chain leads from there without
+        exploration. That is part of the state (x_0, o) in which a chain begins, and no function of what is tried out.
+        """
+        features: Tensor = self._student.encoder(obs)
+        if not self.config.critic_chunk:
+            return features
+        return torch.cat([features, self._student.sampler.draw(features, start).flatten(1)], dim=1)
 
     @torch.no_grad()
     def __call__(self, features: Tensor) -> Tensor:

@@ -89,8 +89,7 @@ class Rollouts:
             gains = np.repeat(group_relative(totals, groups), [len(own) for own in rewards])
             returns = None
         else:
-            with torch.no_grad():
-                values = critic(self._update.student.encoder(past)).double().numpy()
+            values = critic(critic.features(past, self._starts(got, random))).double().numpy()
             pairs = [
                 gae(r, np.append(v[:-1], 0.0 if each.episode.terminated else v[-1]), config.discount, config.trace)
                 for each, r, v in zip(got, rewards, np.split(values, ends), strict=True)
@@ -105,6 +104,14 @@ class Rollouts:
         mask = prefix(student.horizon, student.n_obs_steps - 1, student.n_action_steps)
         advantage = later[:, None] * torch.from_numpy(gains).float()
         return [Played(past[deciding], x, logp, advantage, returns, mask, told)]
+
+    def _starts(self, got: Sequence[Explored], random: torch.Generator) -> Tensor:
+        """The noise (D, H, A) at which chains start: those of decisions, and after each episode's last one more."""
+        parts = []
+        for each in got:
+            start = torch.from_numpy(each.x[0])
+            parts += [start, torch.randn((1, *start.shape[1:]), generator=random)]
+        return torch.cat(parts)
 
     def _explored(self, index: int) -> list[Explored]:
         seeds, got = self._seeds(index), []

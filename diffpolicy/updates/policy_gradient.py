@@ -89,9 +89,7 @@ class PolicyGradient:
         for batch in batches:
             found.add(**batch.told)
             if self.critic is not None and batch.returns is not None:
-                with torch.no_grad():
-                    features = self.student.encoder(batch.obs)
-                found.add(**self.critic.learn(features, batch.returns))
+                found.add(**self.critic.learn(self.critic.features(batch.obs, batch.x[0]), batch.returns))
         if self.critic is None or self.critic.ready:
             self._pass(batches, found)
         self.step += 1
