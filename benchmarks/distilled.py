@@ -20,7 +20,7 @@ UPDATES = 8000  # of a distillation: with 3000 a paired student of one step has 
 NAMES = ("PickPlace", "Stack", "PegInsert", "PushT", "Avoid")
 TASKS_HERE = tuple(f"diffpolicy/{name}-v0" for name in NAMES)
 WIDE = tuple(f"diffpolicy/{name}-v0" for name in ("Avoid", "PegInsert"))  # where every route is taken
-SWERVING = ("diffpolicy/Avoid-v0",)  # where correction leaves something to gain
+SWERVING = ("diffpolicy/Avoid-v0",)  # where there are ways to keep, and correction leaves something to gain
 CONDITIONS = ("clean", "hard")
 SEEDS = (0, 1, 2)
 ROLLOUTS = {"diffpolicy/Avoid-v0": 256, "diffpolicy/PushT-v0": 64}  # by the length of an episode; 128 elsewhere
@@ -82,6 +82,18 @@ def reinforced(task: str, seed: int, steps: int, start: str) -> Output:
 
 
 @cache
+def anchored(task: str, seed: int) -> Output:
+    """A paired student of two steps that is rewarded for success and held near its own first steps, ways and all."""
+    recipe = Redif(
+        conditions=CONDITIONS,
+        rollouts=ROLLOUTS.get(task, 128),
+        optimiser=PolicyGradientConfig(lr=RATE.get(task, 5e-5), anchor=100.0, critic_chunk=True),
+        seed=seed,
+    )
+    return Output(Stage(recipe, {"checkpoint": distilled(task, seed, 2, "paired")}))
+
+
+@cache
 def dppo(task: str, seed: int) -> Output:
     """The teacher in eight steps, of which the last four are trained by the rewards of a student."""
     recipe = Redif(
@@ -103,6 +115,7 @@ def agreeing(task: str, seed: int, steps: int, gradient: str) -> Output:
         gradient=gradient,  # type: ignore[arg-type]
         reward=RewardConfig(agreement=1.0),
         teacher_steps=ASKED_STEPS,
+        windows=16 if path else 128,  # so that all routes ask the teacher for some 128,000 chains
         steps=UPDATES if path else UPDATES // 10,  # each of the latter makes up to ten passes over eight times as many
         optimiser=PolicyGradientConfig(lr=1e-3 if path else 5e-5),
         seed=seed,
@@ -159,6 +172,8 @@ def _more() -> list[Method]:
         Method(_named("DPPO", 8), dppo, tasks=("diffpolicy/PickPlace-v0",)),
         Method(_named("corrected teacher", TEACHER_STEPS), _corrected, change=_in(TEACHER_STEPS), tasks=SWERVING),
         Method(_named("redif, from corrected", 2), _reinforced(2, "corrected"), tasks=SWERVING),
+        Method(_named("redif, anchored", 2), anchored, {}, SEEDS, tasks=SWERVING),
+        Method(_named("redif, from paired", 1), _reinforced(1, "paired")),
     ]
     for steps in (1, 2):
         routes = ("progressive", "consistency", "score") if steps == 1 else ("consistency", "score")
@@ -168,7 +183,6 @@ def _more() -> list[Method]:
             **{name: _student(steps, name) for name in routes},
         }
         found += [
-            Method(_named("redif, from paired", steps), _reinforced(steps, "paired")),
             *(Method(_named(name, steps), actor, tasks=WIDE) for name, actor in actors.items()),
             *(
                 Method(_named(kind.replace("_", " "), steps), _of_kind(kind), change=_in(steps), tasks=WIDE)
@@ -176,6 +190,10 @@ def _more() -> list[Method]:
             ),
         ]
     return found
+
+
+def _but(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(task for task in TASKS_HERE if task not in tasks)
 
 
 DISTILLATION = Suite(
@@ -187,7 +205,7 @@ DISTILLATION = Suite(
 )
 DISTILLATION_MORE = Suite(
     "distillation-more",
-    "every other route to a student, on Avoid and PegInsert; reinforcement of paired students, and DPPO; one seed",
+    "every other route to a student, on Avoid and PegInsert; reinforcement of paired students, and DPPO; mostly one seed",
     TASKS_HERE,
     tuple(_more()),
     CONDITIONS,
@@ -199,7 +217,12 @@ STUDENTS = Suite(
     (
         Method(TEACHER, _teacher),
         Method(_named("redif", 2), _reinforced(2, "teacher")),
-        *(Method(_named("paired", steps), _student(steps, "paired"), {}, (0,)) for steps in (1, 2)),
+        *(
+            Method(_named("paired", steps), _student(steps, "paired"), {}, (0,), tasks=_but(SWERVING))
+            for steps in (1, 2)
+        ),
+        *(Method(_named("paired", steps), _student(steps, "paired"), tasks=SWERVING) for steps in (1, 2)),
+        Method(_named("redif, anchored", 2), anchored, tasks=SWERVING),
     ),
     CONDITIONS,
     SEEDS,
