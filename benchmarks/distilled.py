@@ -205,7 +205,7 @@ DISTILLATION = Suite(
 )
 DISTILLATION_MORE = Suite(
     "distillation-more",
-    "every other route to a student, on Avoid and PegInsert; reinforcement of paired students, and DPPO; mostly one seed",
+    "every other route to a student, on Avoid and PegInsert; reinforcement of paired students, and DPPO; one seed",
     TASKS_HERE,
     tuple(_more()),
     CONDITIONS,
