@@ -7,7 +7,7 @@ stages run beside each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,20 @@ from typing import Any
 import tyro
 
 from benchmarks.distilled import CONDITIONS, DEMONSTRATIONS, DISTILLATION, DISTILLATION_MORE, TEACHER, TEACHER_STEPS
+from benchmarks.pages import short
 from benchmarks.pool import Pool, is_done
 from benchmarks.stage import Output, Stage
-from benchmarks.tables import RESULTS, write_table
+from benchmarks.tables import RESULTS, ROOT, insert, markdown, write_table
 from benchmarks.trained import imitated
 from diffpolicy.errors import InputError
 from diffpolicy.policy.files import read_json
 from diffpolicy.recipes.agree import Agree
 
-__all__ = ["NAME", "Students", "agreements"]
+__all__ = ["NAME", "PAGE", "Students", "agreements", "table"]
 
 NAME = "agreement"
+PAGE = ROOT / "docs" / "distillation.md"
+STATES = ("data", *(f"{condition}, own" for condition in CONDITIONS))
 COMMAND = "python -m benchmarks.agreement"
 
 
@@ -64,6 +67,7 @@ class Students:
                     written.add(row)
                     known[row] = _row(row, stage, read_json(stage.output(self.store)))
                     write_table(NAME, COMMAND, [known[each] for each in sorted(known)])
+                    insert(PAGE, NAME, table(known))
                     print(f"{len(written)} of {len(ready)}   {row[0]}, {row[1]}", flush=True)
 
         pool.on_change = collect
@@ -87,10 +91,23 @@ class Students:
                     assert isinstance(student, Output)
                     recipe = Agree(
                         "", teacher_steps=TEACHER_STEPS, conditions=CONDITIONS, episodes=self.episodes,
-                        change=method.change, environment=task, calls=0,
+                        change=method.change, environment=task, calls=0, observations=256, samples=8,
                     )  # fmt: skip
                     inputs = {"checkpoint": student, "teacher": teacher, "data": teacher.stage.inputs["data"]}
                     yield (task, method.name), Stage(recipe, inputs)
+
+
+def table(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    """A line a student, in the order of the suites: root mean square and energy distance, by what was observed."""
+    methods = dict.fromkeys(m.name for suite in (DISTILLATION, DISTILLATION_MORE) for m in suite.methods)
+    tasks = dict.fromkeys(task for suite in (DISTILLATION, DISTILLATION_MORE) for task in suite.tasks)
+    lines = []
+    for task, method in ((task, method) for task in tasks for method in methods if (task, method) in rows):
+        row = rows[task, method]
+        figures = [row[states][kind] for kind in ("executed", "energy") for states in STATES]
+        lines.append([f"{short(task)}, {method}", *("" if value is None else f"{value:.3f}" for value in figures)])
+    heads = [f"{kind}, {states}" for kind in ("RMS", "energy") for states in STATES]
+    return markdown(["task, student", *heads], lines)
 
 
 def _row(row: tuple[str, str], stage: Stage, found: dict[str, Any]) -> dict[str, Any]:

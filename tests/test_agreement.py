@@ -11,6 +11,8 @@ import pytest
 import torch
 from small import NOISY
 
+from benchmarks import agreement as benchmark
+from benchmarks.tables import printed
 from diffpolicy import Agree, Bc, Collect, Distil
 from diffpolicy.data.dataset import read_dataset
 from diffpolicy.data.windows import windows
@@ -170,3 +172,15 @@ def test_what_cannot_be_compared_is_refused(
     with pytest.raises(InputError, match=words):
         agree(house / who, out=tmp_path / "x.json", **changes)()
     assert not (tmp_path / "x.json").exists()
+
+
+def test_the_page_prints_the_committed_rows() -> None:
+    rows = benchmark.agreements()
+    assert printed(benchmark.PAGE, benchmark.NAME) == benchmark.table(rows)
+    assert all(row[states]["energy"] is not None for row in rows.values() for states in benchmark.STATES)
+
+
+def test_a_row_without_a_chain_of_one_noise_is_blank_there() -> None:
+    figures = {states: {"executed": None, "chunk": None, "energy": 0.25} for states in benchmark.STATES}
+    line = benchmark.table({("diffpolicy/Avoid-v0", "MIP, 2 steps"): figures}).splitlines()[-1]
+    assert line.replace(" ", "") == "|Avoid,MIP,2steps||||0.250|0.250|0.250|"
