@@ -22,7 +22,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policy import Bounds, Policy, PolicyConfig, SpaceSpec, export, save_checkpoint
 from diffpolicy.policy.export import Exported, export_onnx
 from diffpolicy.policy.graph import UNSEALED, sealed
-from diffpolicy.recipes.export import Export
+from diffpolicy.recipes.export import Export, latencies
 from diffpolicy.rollout.environment import make_vector
 from diffpolicy.runtime import OnnxPolicy
 
@@ -353,3 +353,24 @@ def test_an_exported_file_is_evaluated_as_its_checkpoint_is(tmp_path: Path) -> N
         assert (a.seed, a.success, a.length) == (b.seed, b.success, b.length)
     with pytest.raises(InputError, match="other spaces"):
         measured(file, "Pendulum-v1", ("clean",), 2, 0)
+
+
+@pytest.mark.parametrize(("calls", "row"), [(7, 1), (25, 10), (3, 20)])
+def test_decisions_are_timed_in_rows_by_turns(
+    calls: int, row: int, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[type] = []
+    for kind in (Policy, OnnxPolicy):
+        predict = kind.predict
+
+        def noted(self: Any, *rest: Any, kind: type = kind, predict: Any = predict) -> Any:
+            asked.append(kind)
+            return predict(self, *rest)
+
+        monkeypatch.setattr(kind, "predict", noted)
+    taken = latencies([pair.policy, pair.onnx], pair.policy, calls, row=row)
+    assert [len(times) for times in taken] == [calls, calls]
+    assert all(time > 0 for times in taken for time in times)
+    turns = [asked[begin : begin + row] for begin in range(0, len(asked), row)]
+    assert turns == [row * [Policy], row * [OnnxPolicy]] * (len(turns) // 2)
+    assert len(turns) * row // 2 >= calls + 10  # the first ones warm up
