@@ -102,7 +102,9 @@ def test_a_student_learns_on_what_it_meets_itself(
     assert about["env_steps"] == before["env_steps"] + sum(lengths)
     assert about["expert_queries"] == before["expert_queries"]
     assert about["parent_train_s"] >= before["train_s"]
-    assert about["teacher_calls"] == 8 * 8  # chains, each for all of a short round's updates, and calls of each
+    assert (
+        about["teacher_calls"] == 3 * 8 * 8
+    )  # stages, chains, each for all of a short stage's updates, and calls of each
 
 
 @pytest.mark.parametrize("method", ["paired", "score"])

@@ -121,7 +121,7 @@ class Distil:
         origin = lineage(source, loaded.provenance) if self.data is None else Lineage(self.data)
         parts = observed(origin, teacher, actions=self.method == "consistency")
         threads, plan = use_threads(self.threads), self._plan()
-        spent, train_s = spent_on(source, loaded.provenance)
+        (spent, train_s), calls = spent_on(source, loaded.provenance), 0
         open_run(self, self.out, self.overwrite, {"checkpoint": source, **origin.inputs()})
         for index, steps in enumerate(plan):
             folder = self.out / f"round-{index + 1}"
@@ -135,9 +135,10 @@ class Distil:
             updates = self.steps // len(plan) + (self.steps % len(plan) if index == 0 else 0)
             seed, table = self.seed + 1000 * index, Windows.concat(parts)
             chains = self._chains(elder, pupil, table, updates, seed)
+            calls += self._calls(chains, updates)
             about = provenance(
                 self, method="distil", round=index + 1, teacher=os.path.relpath(source, self.out), threads=threads,
-                parent_train_s=train_s, teacher_calls=self._calls(chains, updates), **origin.noted(self.out), **spent,
+                parent_train_s=train_s, teacher_calls=calls, **origin.noted(self.out), **spent,
             )  # fmt: skip
             stage = Stage(
                 folder, environment, updates, self.batch_size, seed, self.checkpoint_every,
