@@ -104,7 +104,7 @@ def test_a_student_learns_on_what_it_meets_itself(
     assert about["parent_train_s"] >= before["train_s"]
     assert (
         about["teacher_calls"] == 3 * 8 * 8
-    )  # stages, chains, each for all of a short stage's updates, and calls of each
+    )  # stages, chains of each, calls of a chain
 
 
 @pytest.mark.parametrize("method", ["paired", "score"])
