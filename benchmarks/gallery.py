@@ -31,6 +31,8 @@ FPS = 10  # pictures a second [1/s]
 PAUSE = 0.6  # time for which a solved task stands still before the next episode [s]
 TRIES = 12  # episodes among which a cell finds those that it shows
 GAP = 3  # white between the cells [px]
+CONDITION = {"diffpolicy/PushT-v0": "wide"}  # whose narrow starts hide what is to be done; clean elsewhere
+CAMERA = {"diffpolicy/Avoid-v0": "top"}  # what sees the puck best; the task's own elsewhere
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class Gallery:
         for name in names:
             frames, first = self._cell(name)
             steps = len(first.episode) * 3 // 5
-            still = replayed(TASKS[name], first.episode.seed, first.episode.actions[:steps])
+            still = replayed(
+                TASKS[name], first.episode.seed, first.episode.actions[:steps], CONDITION.get(name, "clean")
+            )
             write_png(self.out / "tasks" / f"{snake(name)}.png", still, self.colours)
             cells.append(frames)
         frames = grid(cells, [spoken(name) for name in names], self.columns)
@@ -87,7 +91,7 @@ class Gallery:
         """Episodes that the expert solves, from the first seed on."""
         actor = load_actor("expert", name)
         for seed in range(self.seed, self.seed + TRIES):
-            clip = film(name, actor.make, seed, size=self.size)
+            clip = film(name, actor.make, seed, CONDITION.get(name, "clean"), self.size, camera=CAMERA.get(name))
             print(
                 f"{name}: seed {seed}, {len(clip.episode)} steps{'' if clip.success else ', failed: left out'}",
                 flush=True,
@@ -114,9 +118,9 @@ def grid(cells: Sequence[Frames], captions: Sequence[str], columns: int) -> Fram
     return [np.concatenate(parts)[:-GAP, :-GAP] for parts in zip(*rows, strict=True)]
 
 
-def replayed(task: type[Task], seed: int, actions: np.ndarray) -> np.ndarray:
+def replayed(task: type[Task], seed: int, actions: np.ndarray, condition: str = "clean") -> np.ndarray:
     """The picture (360, 480, 3) after ``actions`` (T, A) from a reset seed."""
-    env = TaskEnv(task, render_mode="rgb_array", width=480, height=360)
+    env = TaskEnv(task, condition=condition, render_mode="rgb_array", width=480, height=360)
     env.reset(seed=seed)
     for action in actions:
         env.step(action)

@@ -92,6 +92,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "return (95% of the mean)",
         "interquartile mean",
         "published",
+        "gap",
         "measured on",
     ]
     return markdown(
@@ -103,6 +104,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 f"{_told(each['return_mean'])} ({_told(each['ci_low'])} to {_told(each['ci_high'])})",
                 _told(each["return_iqm"]),
                 "-" if each["published"] is None else f"[{_told(each['published'])}]({each['published_source']})",
+                "-" if each["gap"] is None else f"{'+' if each['gap'] > 0 else ''}{_told(each['gap'])}",
                 each["published_on"] or "-",
             ]
             for each in rows
@@ -116,7 +118,7 @@ def printed() -> str:
 
 
 def _told(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
 if __name__ == "__main__":

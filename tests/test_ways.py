@@ -16,6 +16,7 @@ def test_entropy_of_one_way_is_nothing_and_of_all_ways_alike_is_full() -> None:
     assert way_entropy([5] * 40) == way_entropy([5] * 40, 8) == way_entropy([]) == 0.0
     assert way_entropy(np.tile(np.arange(8), 1000)) == pytest.approx(3.0, abs=1e-3)
     assert way_entropy(np.tile(np.arange(8), 3), 8) == 1.0
+    assert way_entropy(np.tile(np.arange(8), 3)) == pytest.approx(3.0)  # no more than eight ways can have
     assert way_entropy([0, 1] * 500, 8) == pytest.approx(1 / 3, abs=1e-3)
     assert way_entropy([0, 1] * 500, 2) == 1.0
 
