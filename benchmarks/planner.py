@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tables import ROOT, insert, markdown, percent, write_table
+from benchmarks.tables import RESULTS, ROOT, insert, markdown, percent, write_table
 from benchmarks.timing.clock import alternated, median_interval
 from diffpolicy.evaluation.statistics import wilson
+from diffpolicy.policy.files import read_json
 from diffpolicy.rollout.environment import make_vector
 from diffpolicy.rollout.labeller import label_by_branching
 from diffpolicy.rollout.loop import rollout
@@ -36,6 +37,7 @@ SETTINGS: dict[str, PlannerConfig] = {
     "128 samples": replace(OWN, samples=128),
     "horizon 10": replace(OWN, horizon=10),
     "horizon 30": replace(OWN, horizon=30),
+    **{f"{n} samples, horizon {h}": replace(OWN, samples=n, horizon=h) for n in (16, 128) for h in (10, 30)},
     "no proposals": replace(OWN, proposals=0.0),
     "proposals alone": replace(OWN, proposals=1.0),
     "no restart": replace(OWN, patience=10_000),
@@ -142,20 +144,31 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--episodes", type=int, default=60, help="of each setting, in wide starts")
     parser.add_argument("--states", type=int, default=300, help="to be labelled anew")
+    parser.add_argument("--only", nargs="*", choices=[*SETTINGS], help="measure these alone; other rows stay")
     chosen = parser.parse_args(args)
-    times = timed(list(SETTINGS.values()), blocks=20)
+    settings = {name: SETTINGS[name] for name in chosen.only or SETTINGS}
+    times = timed([OWN, *settings.values()], blocks=20)[1:]
     rows: list[Row] = []
-    for (name, config), ratio in zip(SETTINGS.items(), times, strict=True):
+    for (name, config), ratio in zip(settings.items(), times, strict=True):
         spent = {**ratio, "unit": "x", "what": "time of a plan", "against": "as it is"}
         rows.append({"method": name, **played(config, "wide", chosen.episodes), **spent})
         print(rows[-1], flush=True)
-    rows.append({"method": "cold", **played(OWN, "wide", chosen.episodes, cold=True)})
-    print(rows[-1], flush=True)
-    rows.append(relabelled(chosen.states))
-    print(rows[-1], flush=True)
+    if chosen.only:
+        rows = _among(rows, read_json(RESULTS / "planner.json")["rows"])
+    else:
+        rows.append({"method": "cold", **played(OWN, "wide", chosen.episodes, cold=True)})
+        print(rows[-1], flush=True)
+        rows.append(relabelled(chosen.states))
+        print(rows[-1], flush=True)
     write_table("planner", COMMAND, rows)
     publish(rows)
     return 0
+
+
+def _among(fresh: Sequence[Row], known: Sequence[Row]) -> list[Row]:
+    """Fresh rows among the known ones, in the order of the settings, with what is no setting at the end."""
+    by = {row["method"]: row for row in (*known, *fresh)}
+    return [by[name] for name in sorted(by, key=lambda name: [*SETTINGS, "cold", "relabelling"].index(name))]
 
 
 def publish(rows: Sequence[Row]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,16 @@ import numpy as np
 import tyro
 
 from benchmarks.cells import Finished, finished
-from benchmarks.distilled import DEMONSTRATIONS, DISTILLATION, TEACHER, TEACHER_STEPS, distilled, reinforced
+from benchmarks.distilled import (
+    DEMONSTRATIONS,
+    DISTILLATION,
+    DISTILLATION_MORE,
+    TEACHER,
+    TEACHER_STEPS,
+    anchored,
+    distilled,
+    reinforced,
+)
 from benchmarks.pool import is_done
 from benchmarks.stage import Output
 from benchmarks.tables import RESULTS, ROOT, insert, markdown, write_table
@@ -24,7 +32,7 @@ from benchmarks.trained import imitated
 from diffpolicy.errors import InputError
 from diffpolicy.policy.files import read_json
 
-__all__ = ["FOLDER", "NAME", "PAGE", "SHIPPED", "Ship", "cells_of", "table"]
+__all__ = ["FOLDER", "NAME", "PAGE", "SHIPPED", "Ship", "Shipped", "cells_of", "table"]
 
 NAME = "shipped"
 COMMAND = "python -m benchmarks.shipped"
@@ -32,10 +40,38 @@ PAGE = ROOT / "docs" / "distillation.md"
 FOLDER = ROOT / "assets" / "policies"
 ROW = 20  # decisions in a row
 PICK_PLACE = "diffpolicy/PickPlace-v0"
-SHIPPED: dict[str, tuple[str, Callable[[], Output], int]] = {  # by folder: method of the table, what made it, its steps
-    "pick_place-teacher": (TEACHER, lambda: imitated(PICK_PLACE, DEMONSTRATIONS, 0), TEACHER_STEPS),
-    "pick_place-one-step": ("paired, 1 step", lambda: distilled(PICK_PLACE, 0, 1, "paired"), 1),
-    "pick_place-two-steps": ("redif, 2 steps", lambda: reinforced(PICK_PLACE, 0, 2, "teacher"), 2),
+AVOID = "diffpolicy/Avoid-v0"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A policy of the first training seed that ships."""
+
+    task: str
+    method: str  # its row in the tables of distillation
+    made: Output
+    steps: int
+
+    @property
+    def timed(self) -> bool:
+        """Whether its decisions are timed beside the teacher's of PickPlace, which it can only be there."""
+        return self.task == PICK_PLACE
+
+
+def _teacher(name: str) -> Shipped:
+    task = f"diffpolicy/{name}-v0"
+    return Shipped(task, TEACHER, imitated(task, DEMONSTRATIONS, 0), TEACHER_STEPS)
+
+
+SHIPPED: dict[str, Shipped] = {  # by folder
+    "pick_place-teacher": _teacher("PickPlace"),
+    "pick_place-one-step": Shipped(PICK_PLACE, "paired, 1 step", distilled(PICK_PLACE, 0, 1, "paired"), 1),
+    "pick_place-two-steps": Shipped(PICK_PLACE, "redif, 2 steps", reinforced(PICK_PLACE, 0, 2, "teacher"), 2),
+    "stack-teacher": _teacher("Stack"),
+    "peg_insert-teacher": _teacher("PegInsert"),
+    "push_t-teacher": _teacher("PushT"),
+    "avoid-teacher": _teacher("Avoid"),
+    "avoid-two-steps": Shipped(AVOID, "redif, anchored, 2 steps", anchored(AVOID, 0), 2),
 }
 
 
@@ -66,21 +102,24 @@ class Ship:
         """A policy that acts with the steps of its table's row, without the folders that it comes from."""
         from diffpolicy.policy.checkpoint import load_checkpoint, save_checkpoint
 
-        method, made, steps = SHIPPED[name]
-        output = made()
-        if not is_done(output.stage, self.store):
-            raise InputError(f"expected {method} of {PICK_PLACE} in {self.store}; run the suite `distillation` first")
-        loaded = load_checkpoint(output.stage.output(self.store) / output.part)
-        policy = loaded.policy if len(loaded.policy.sampler) == steps else loaded.policy.resampled(steps=steps)
+        one = SHIPPED[name]
+        if not is_done(one.made.stage, self.store):
+            raise InputError(
+                f"expected {one.method} of {one.task} in {self.store}; run the suites of distillation first"
+            )
+        loaded = load_checkpoint(one.made.stage.output(self.store) / one.made.part)
+        policy = loaded.policy if len(loaded.policy.sampler) == one.steps else loaded.policy.resampled(steps=one.steps)
         kept = ("commit", "versions", "python", "method", "seed", "demonstrations", "expert_queries", "env_steps")
         about = {key: loaded.provenance[key] for key in kept if key in loaded.provenance}
-        save_checkpoint(policy, FOLDER / name, environment=PICK_PLACE, provenance={**about, "table": method})
+        save_checkpoint(policy, FOLDER / name, environment=one.task, provenance={**about, "table": one.method})
 
 
 def cells_of(name: str) -> dict[str, Finished]:
     """The committed cells of a shipped policy, by condition."""
-    method = SHIPPED[name][0]
-    wanted = [c for c in DISTILLATION.cells() if (c.task, c.method, c.seed) == (PICK_PLACE, method, 0)]
+    one = SHIPPED[name]
+    suites = (DISTILLATION, DISTILLATION_MORE)
+    cells = [cell for suite in suites for cell in suite.cells()]
+    wanted = [cell for cell in cells if (cell.task, cell.method, cell.seed) == (one.task, one.method, 0)]
     return {cell.condition: found for cell in wanted if (found := finished(cell)) is not None}
 
 
@@ -98,7 +137,7 @@ def _measured(calls: int) -> list[dict[str, Any]]:
     from diffpolicy.runtime import OnnxPolicy
 
     torch.set_num_threads(1)
-    policies = {name: load_checkpoint(FOLDER / name).policy.eval() for name in SHIPPED}
+    policies = {name: load_checkpoint(FOLDER / name).policy.eval() for name, one in SHIPPED.items() if one.timed}
     with tempfile.TemporaryDirectory() as folder:
         exported = {}
         for name, policy in policies.items():
@@ -108,14 +147,16 @@ def _measured(calls: int) -> list[dict[str, Any]]:
         taken = latencies(actors, next(iter(policies.values())), calls, row=ROW)
         apart = latencies(actors, next(iter(policies.values())), calls)
     middle, cold = ([float(np.percentile(each, 50)) for each in times] for times in (taken, apart))
+    places = {name: index for index, name in enumerate(policies)}
     rows = []
-    for index, (name, policy) in enumerate(policies.items()):
-        row: dict[str, Any] = {"policy": name, "method": SHIPPED[name][0], "nfe": policy.calls, "calls": calls}
+    for name, one in SHIPPED.items():
+        row: dict[str, Any] = {"policy": name, "method": one.method, "nfe": one.steps}
         for condition, cell in cells_of(name).items():
             row[condition] = {key: cell.row[key] for key in ("success", "ci_low", "ci_high", "episodes")}
-        for kind, place in (("torch", index), ("onnx", index + len(policies))):
-            teacher = place - index  # in the same form
-            row[kind] = {
+        for form, teacher in (("torch", 0), ("onnx", len(policies))) if name in places else ():
+            place = teacher + places[name]
+            row[form] = {
+                "calls": calls,
                 "p50_us": round(middle[place], 1),
                 "p99_us": round(float(np.percentile(taken[place], 99)), 1),
                 "ratio": round(middle[0] / middle[place], 1),
@@ -131,25 +172,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows in Markdown."""
     lines = []
     for row in rows:
-        shown = [
+        cells = [
             f"{100 * row[c]['success']:.1f} ({100 * row[c]['ci_low']:.0f}–{100 * row[c]['ci_high']:.0f})"
             for c in ("clean", "hard")
         ]
-        times = [row[kind] for kind in ("torch", "onnx")]
-        costs = [f"{each['p50_us']:,.0f} / {each['p99_us']:,.0f}, {each['like_for_like']:.1f}x" for each in times]
-        costs += [f"{times[1]['ratio']:.1f}x"]
-        colds = [f"{each['cold_p50_us']:,.0f}, {each['cold_like_for_like']:.1f}x" for each in times]
-        lines.append([f"`{row['policy']}`", row["method"], *shown, *costs, *colds])
-    header = [
-        "assets/policies/",
-        "made by",
-        "clean",
-        "hard",
-        "torch [us]",
-        "exported [us]",
-        "exported / teacher in torch",
-    ]
-    return markdown([*header, "torch, cold", "exported, cold"], lines)
+        times = [row[form] for form in ("torch", "onnx") if form in row]
+        cells += [f"{each['p50_us']:,.0f} / {each['p99_us']:,.0f}, {each['like_for_like']:.1f}x" for each in times]
+        cells += [f"{each['ratio']:.1f}x" for each in times[1:]]
+        cells += [f"{each['cold_like_for_like']:.1f}x / {times[1]['cold_like_for_like']:.1f}x" for each in times[:1]]
+        lines.append([f"`{row['policy']}`", row["method"], *cells, *("" for _ in range(6 - len(cells)))])
+    return markdown(
+        ["assets/policies/", "made by", "clean", "hard", "torch [us]", "exported [us]", "exported, of torch", "cold"],
+        lines,
+    )
 
 
 def rows() -> list[dict[str, Any]]:

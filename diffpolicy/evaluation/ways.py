@@ -16,8 +16,8 @@ def way_entropy(ways: npt.ArrayLike, count: int | None = None) -> float:
     """Entropy of the distribution over ways (E,) [bit]: 0 where all episodes took one, 3 for eight taken alike.
 
     The plug-in estimate with Miller and Madow's correction, (ways seen - 1) / (2 E) nats, at most the logarithm of
-    the number of episodes and of ways (those seen, without ``count``); 0 for no episode. With ``count``, the number of ways that there are, it is given as a
-    share of their full entropy, 0 to 1.
+    the number of episodes and of ways (those seen, without ``count``); 0 for no episode. With ``count``, the number
+    of ways that there are, it is given as a share of their full entropy, 0 to 1.
     Source: Miller (1955), in Information Theory in Psychology, 95.
 
     Raises:
