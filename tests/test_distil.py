@@ -102,9 +102,7 @@ def test_a_student_learns_on_what_it_meets_itself(
     assert about["env_steps"] == before["env_steps"] + sum(lengths)
     assert about["expert_queries"] == before["expert_queries"]
     assert about["parent_train_s"] >= before["train_s"]
-    assert (
-        about["teacher_calls"] == 3 * 8 * 8
-    )  # stages, chains of each, calls of a chain
+    assert about["teacher_calls"] == 3 * 8 * 8  # stages, chains of each, calls of a chain
 
 
 @pytest.mark.parametrize("method", ["paired", "score"])
