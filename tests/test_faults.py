@@ -369,7 +369,7 @@ class Numberless(TASKS["diffpolicy/Reach-v0"]):  # type: ignore[misc]
 
     def __init__(self, batch: Any) -> None:
         super().__init__(batch)
-        self.begun, self.odd = 0, np.zeros(len(batch.state))
+        self.begun, self.odd = -1, np.zeros(len(batch.state))  # it is placed once before, to see whether that works
 
     def place(self, ids: Any, rngs: Any, start: Any) -> None:
         super().place(ids, rngs, start)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from test_task import MODEL, Cart, carted
 
+from diffpolicy.errors import InputError
+from diffpolicy.rollout.environment import make_vector
 from diffpolicy.rollout.loop import rollout
 from diffpolicy.rollout.predictor import ScriptedExpert
 from diffpolicy_envs import Condition, Simulations, Task, TaskVectorEnv, assets_folder, register
@@ -53,6 +55,9 @@ def giving(value: Any) -> Any:
         ({"observation": {"cart": ([-1e39, 0], [1, 1])}}, "expected finite bounds low < high"),
         ({"needs": {"foo": ("x",)}}, "expected `needs` to map kinds of MuJoCo's objects"),
         ({"needs": {"body": "cart"}}, "expected `needs` to map kinds of MuJoCo's objects"),
+        ({"needs": {"body": (3,)}}, "expected `needs` to map kinds of MuJoCo's objects"),
+        ({"sensor_sizes": {"where": 3}}, "expected `sensor_sizes` to map sensors that `needs` names to sizes"),
+        ({"action_size": 10**9}, "`action_size` must be a whole number of at most 10,000, got 1000000000"),
     ],
     ids=str,
 )
@@ -121,11 +126,47 @@ def test_own_file_includes_the_models_of_the_package(tmp_path: Path) -> None:
         ),
         ({"cost": giving(lambda n: np.zeros((n, 1)))}, r"cost\(ids\) .*expected one for each"),
         ({"cost": giving(lambda n: np.full(n, np.nan))}, r"cost\(ids\) at the home state must be finite"),
+        ({"cost": lambda self, ids: 1 / 0}, r"cost, tried at the home state, raised ZeroDivisionError \(division by"),
+        ({"expert": giving(None)}, r"expert\(ids\) for 2 simulations: .* of shape \(2, 1\); got NoneType None"),
+        ({"expert": giving(lambda n: np.zeros((n, 3)))}, r"expert\(ids\) .* got an array of float64 of shape \(2, 3\)"),
+        ({"expert": giving(lambda n: np.full((n, 1), np.nan))}, r"expert\(ids\) must give finite actions, got NaN"),
+        ({"idle_action": giving(None)}, r"idle_action\(ids\) for 2 simulations"),
+        (
+            {"action_size": 3, "expert": Task.expert},
+            r"control with actions of 3 numbers \(`action_size`\), tried at the home state, raised ValueError",
+        ),
+        ({"place": lambda self, ids: None}, "place, tried at the home state, raised TypeError"),
     ],
 )
 def test_function_that_gives_what_it_must_not_is_refused(tmp_path: Path, written: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"task Cart: .*{message}|task Cart: {message}"):
         Simulations(carted(tmp_path, **written), 3)
+
+
+def test_expert_that_gives_no_action_later_is_told_by_task_and_method(tmp_path: Path) -> None:
+    def lost(self: Any, ids: Any) -> Any:
+        return np.where(self.qpos[ids] > 0.3, np.nan, 0.0)
+
+    register("mylab/Lost-v0", carted(tmp_path, expert=lost))
+    env = make_vector("mylab/Lost-v0", 3, threads=1)
+    with pytest.raises(InputError, match=r"task Cart: expert\(ids\) must give finite actions"):
+        rollout(env, ScriptedExpert(env), range(20))
+    env.close()
+
+
+def test_what_is_tried_leaves_the_home_state_alone(tmp_path: Path) -> None:
+    sim, ids = Simulations(carted(tmp_path), 3), np.arange(3)
+    assert np.array_equal(sim.get_state(ids), np.repeat(sim.get_state(ids[2:]), 3, axis=0))
+    assert not sim.observe(ids)["cart"].any()
+
+
+@pytest.mark.parametrize("num", [65_537, 10**12])
+def test_more_simulations_than_can_be_meant_are_refused_before_memory_is_taken(tmp_path: Path, num: int) -> None:
+    with pytest.raises(ValueError, match="the number of simulations must be a whole number of at most 65,536, got"):
+        Simulations(carted(tmp_path), num)
+    for name in ("diffpolicy/Reach-v0", "CartPole-v1"):
+        with pytest.raises(InputError, match=f"expected at most 65,536 environments, got num_envs={num}"):
+            make_vector(name, num)
 
 
 def test_record_of_another_shape_in_a_step_is_refused(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from diffpolicy.policy.spaces import SpaceSpec
 from diffpolicy.rollout.faults import told
 from diffpolicy.rollout.foreign import Roused, RousedBranchable, resets_in_part
 from diffpolicy.rollout.mujoco_log import log_to_console_only
+from diffpolicy_envs.simulation import MOST
 
 __all__ = [
     "Branchable",
@@ -75,11 +76,12 @@ def make_vector(environment: str, num_envs: int, condition: str = "clean", threa
         options: handed to the environment (``render_mode``, ``width``, ...).
 
     Raises:
-        InputError: no environment asked for, unknown id or condition, an environment that cannot be made, or
-            actions that are not a Box.
+        InputError: no environment asked for, or more than 65,536; unknown id or condition, an environment that cannot
+            be made, or actions that are not a Box.
     """
-    if num_envs < 1:
-        raise InputError(f"expected at least 1 environment, got num_envs={num_envs}")
+    if not 1 <= num_envs <= MOST:
+        wanted = "at least 1 environment" if num_envs < 1 else f"at most {MOST:,} environments"
+        raise InputError(f"expected {wanted}, got num_envs={num_envs}")
     spec = _spec(environment)
     known = conditions_of(environment)
     if condition not in known:

@@ -8,16 +8,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
 from diffpolicy.errors import InputError
 
-__all__ = ["FAULT", "Drop", "Dropped", "Watched", "blamed", "broken_rows", "count_of", "finite", "misfit", "told"]
+__all__ = [
+    "DIVERGED",
+    "FAULT",
+    "Drop",
+    "Dropped",
+    "Physics",
+    "UnansweredError",
+    "Watched",
+    "blamed",
+    "broken_rows",
+    "count_of",
+    "finite",
+    "misfit",
+    "reported_faults",
+    "told",
+]
 
 _LARGEST = float(np.finfo(np.float32).max)
 FAULT = "diffpolicy/fault"  # under this name a guarded environment's info says what went wrong
+DIVERGED = "the physics diverged"
+_GIVEN_UP = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
 
 
 @dataclass(frozen=True)
@@ -49,22 +67,62 @@ def count_of(dropped: Sequence[Dropped]) -> str:
     return f"{len(dropped)} episode{'s' * (len(dropped) != 1)} dropped: " + "; ".join(first[:3] + more)
 
 
+class UnansweredError(InputError):
+    """An actor has no action for some of the rows (n,) that it was asked about: those episodes are lost, no others.
+
+    Asked again without them, from the same state, it answers for the others what it would have answered.
+
+    Args:
+        faults: place among the rows -> why.
+    """
+
+    def __init__(self, faults: Mapping[int, str]) -> None:
+        super().__init__(next(iter(faults.values())))
+        self.faults = dict(faults)
+
+
+class Physics:
+    """Whether MuJoCo gave up the simulation of a single environment, of whatever package, and started it afresh.
+
+    MuJoCo does so by itself, and what is observed stays finite. Ours say so in info; of others that keep their
+    ``mujoco.MjData`` as ``data``, as gymnasium's own do, MuJoCo's warnings are counted.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        self._core: Any = env.unwrapped
+        self._count = self._counted()
+
+    def fault(self, info: Any) -> str:
+        """What went wrong since the last call, as info and the counts have it; "" where nothing did."""
+        before, self._count = self._count, self._counted()
+        said = info.get("diverged") if isinstance(info, Mapping) else None
+        return DIVERGED if self._count > before or _true(said) else ""
+
+    def _counted(self) -> int:
+        data = getattr(self._core, "data", None)
+        return sum(data.warning.number[_GIVEN_UP].tolist()) if isinstance(data, mujoco.MjData) else 0
+
+
 class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
     """A single environment that says at once what other code would stumble over later.
 
-    Raises ValueError where an observation does not fit its space, or a number is not finite.
+    Raises ValueError where an observation does not fit its space, a number is not finite, or the physics diverged.
     """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._physics = Physics(env)
 
     def reset(self, **words: Any) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
         observation, info = self.env.reset(**words)
-        self._require(misfit(self.observation_space, observation))
+        self._require(self._physics.fault(info) or misfit(self.observation_space, observation))
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """One control step."""
         observation, reward, *flags, info = self.env.step(action)
-        self._require(misfit(self.observation_space, observation))
+        self._require(self._physics.fault(info) or misfit(self.observation_space, observation))
         self._require("" if finite(reward) else f"the reward is {reward}")
         return observation, reward, flags[0], flags[1], info
 
@@ -130,6 +188,24 @@ def broken_rows(
             for row in rows[~good.reshape(len(rows), -1).all(axis=1)]:
                 broken.setdefault(int(row), f"{name} is not finite")
     return broken
+
+
+def reported_faults(info: Mapping[str, Any], rows: npt.NDArray[np.intp]) -> dict[int, str]:
+    """Those of some simulations (n,) of which a vector environment's info (N,) says that they broke, and how."""
+    faults: dict[int, str] = {}
+    said = info.get("diverged")
+    if isinstance(said, np.ndarray) and said.ndim == 1:
+        struck = rows[said[rows]] if said.dtype == bool else [row for row in rows if _true(said[row])]
+        faults |= {int(row): DIVERGED for row in struck}
+    if FAULT in info:
+        faults |= {int(row): str(info[FAULT][row]) for row in rows if info[f"_{FAULT}"][row]}
+    return faults
+
+
+def _true(said: Any) -> bool:
+    """Whether something that an info says is a single true."""
+    value = said.item() if isinstance(said, np.ndarray | np.generic) and said.size == 1 else said
+    return isinstance(value, bool | int | float) and value == 1
 
 
 def finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrap
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
 from diffpolicy.errors import InputError
-from diffpolicy.rollout.faults import FAULT, finite, misfit, told
+from diffpolicy.rollout.faults import FAULT, Physics, finite, misfit, told
 from diffpolicy.rollout.success import NAMES, verdict
 
 __all__ = ["Guard", "GuardedVectorEnv", "Roused", "RousedBranchable", "resets_in_part"]
@@ -25,9 +25,9 @@ Flags = npt.NDArray[np.bool_]
 class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
     """A single environment that never raises, and that may be stepped on when its episode is over.
 
-    An exception, an observation that does not fit its space, or a number that is not finite ends the episode
-    and stands in info under ``FAULT``; the environment is made again before its next episode. After the end of
-    an episode nothing moves: reward 0, no flag.
+    An exception, an observation that does not fit its space, a number that is not finite, or physics that diverged
+    ends the episode and stands in info under ``FAULT``; the environment is made again before its next episode. After
+    the end of an episode nothing moves: reward 0, no flag.
 
     Args:
         make: makes the environment.
@@ -38,6 +38,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._make, self._space = make, self.observation_space
         self.seen = _blank(self._space)  # the last observation
         self._over, self.broken = True, False
+        self._physics = Physics(self.env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; where that fails, info says so and the observation is blank."""
@@ -46,7 +47,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
             if self.broken:
                 self._remake()
             observation, info = self.env.reset(seed=seed, options=options)
-            fault = misfit(self._space, observation)
+            fault = self._physics.fault(info) or misfit(self._space, observation)
         except MemoryError:
             raise
         except Exception as error:
@@ -64,7 +65,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             observation, given, terminated, truncated, info = self.env.step(action)
             reward, terminated, truncated = float(given), bool(terminated), bool(truncated)
-            fault = misfit(self._space, observation)
+            fault = self._physics.fault(info) or misfit(self._space, observation)
             if not fault and not finite(reward):
                 fault = f"the reward is {reward}"
         except MemoryError:
@@ -80,6 +81,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
     def revive(self, observation: Any) -> None:
         """Go on with an episode whose environment was set to a state in which it shows this observation."""
         self._over, self.seen = False, observation
+        self._physics = Physics(self.env)
 
     def close(self) -> None:
         """Free the environment; a fault in that costs nothing any more."""
@@ -89,7 +91,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _remake(self) -> None:
         self.close()
         self.env = self._make()
-        self.broken = False
+        self.broken, self._physics = False, Physics(self.env)
 
 
 class GuardedVectorEnv(SyncVectorEnv):

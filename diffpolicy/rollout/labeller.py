@@ -12,7 +12,7 @@ import numpy.typing as npt
 from diffpolicy.data.episode import Episode, Labels
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import Branchable, Vector, branching, checked_action, divergences, named, shown
-from diffpolicy.rollout.faults import broken_rows, told
+from diffpolicy.rollout.faults import broken_rows, reported_faults, told
 from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor
 
 __all__ = ["Cost", "Labeller", "Takeover", "label_by_branching", "label_by_takeover"]
@@ -136,16 +136,16 @@ class _Branches:
             full = np.zeros(env.action_space.shape or (env.num_envs, action.shape[1]), np.float32)
             full[ids] = action
             self.steps += int(live.sum())
-            raw, reward, terminated, truncated, _ = env.step(full)
+            raw, reward, terminated, truncated, info = env.step(full)
             obs = named(raw)
-            sound[list(broken_rows(obs, reward, ids[live]))] = False
+            sound[list(broken_rows(obs, reward, ids[live]) | reported_faults(info, ids[live]))] = False
             sound &= (divergences(env) == before)[ids]
             live &= ~(terminated | truncated)[ids] & sound
             if not live.any():
                 break
         self.valid[part] &= sound[:, None]
         if not sound.all():
-            self._fail(int((~sound).sum()), "its simulation diverged")
+            self._fail(int((~sound).sum()), "its simulation broke or diverged")
 
 
 class _HopelessError(InputError):

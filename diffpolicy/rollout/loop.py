@@ -22,7 +22,7 @@ from diffpolicy.rollout.environment import (
     named,
     shown,
 )
-from diffpolicy.rollout.faults import FAULT, Drop, Dropped, broken_rows
+from diffpolicy.rollout.faults import DIVERGED, Drop, Dropped, UnansweredError, broken_rows, reported_faults
 from diffpolicy.rollout.predictor import EpisodicPredictor, Predictor
 from diffpolicy.rollout.success import reported
 from diffpolicy.rollout.tape import Observation, Tape, records_in
@@ -147,7 +147,11 @@ class _Run:
         action_shape = self.env.action_space.shape or (self.env.num_envs,)
         while len(self.rows):
             action = np.zeros(action_shape, dtype=np.float32)
-            action[self.rows] = self._act(obs, starting[self.rows])
+            try:
+                action[self.rows] = self._act(obs, starting[self.rows])
+            except UnansweredError as error:
+                obs = self._leave({int(self.rows[i]): why for i, why in error.faults.items()}, starting, obs)
+                continue
             obs, ended = self._step(action)
             starting = np.zeros(self.env.num_envs, dtype=bool)
             if len(done := self.rows[ended[self.rows]]):
@@ -162,6 +166,12 @@ class _Run:
         action, self.state = self.actor.predict(seen, self.state, starting, self.deterministic)
         self.calls.append(time.perf_counter() - began)
         return checked_action(self.env, action, len(self.rows), self.actor)
+
+    def _leave(self, faults: Mapping[int, str], starting: npt.NDArray[np.bool_], obs: Observation) -> Observation:
+        """Drop the episodes in which the actor knows no action, and start the next seeds there."""
+        for row, why in faults.items():
+            self._drop(row, len(self.tapes[row].actions) + 1, why)
+        return self._refill(np.array(sorted(faults), dtype=np.intp), starting, obs)
 
     def _step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, npt.NDArray[np.bool_]]:
         """Step all, keep what was seen, and finish or drop episodes; the observation, and where one ended."""
@@ -191,10 +201,8 @@ class _Run:
         """Which of some simulations broke in a step, or in a reset (no reward), and how."""
         faults = broken_rows(obs, reward, rows)
         for row in rows[divergences(self.env)[rows] > 0]:
-            faults[int(row)] = "the physics diverged"
-        if FAULT in info:
-            faults |= {int(row): str(info[FAULT][row]) for row in rows if info[f"_{FAULT}"][row]}
-        return faults
+            faults[int(row)] = DIVERGED
+        return faults | reported_faults(info, rows)
 
     def _refill(self, done: npt.NDArray[np.intp], starting: npt.NDArray[np.bool_], obs: Observation) -> Observation:
         """Start the next seeds in the simulations that are done; retire those for which none is left."""

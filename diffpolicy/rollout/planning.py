@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import Vector, name_of
+from diffpolicy.rollout.faults import UnansweredError
 from diffpolicy_envs import TaskVectorEnv
-from diffpolicy_envs.planner import Plan, Planner, PlannerConfig
+from diffpolicy_envs.planner import NoPlanError, Plan, Planner, PlannerConfig
 
 __all__ = ["PlanningExpert", "Plans"]
 
@@ -69,7 +70,9 @@ class PlanningExpert:
     ) -> tuple[npt.NDArray[np.float32], Plans]:
         """Actions (n, A) in the present states; only of the rows that are asked about.
 
-        Raises InputError where no plan can be made from one of them.
+        Raises:
+            UnansweredError: from some of them no plan has a finite cost.
+            InputError: the task gives the planner what it must not.
         """
         del observation, deterministic
         if state is None:
@@ -78,8 +81,15 @@ class PlanningExpert:
         elif episode_start is not None:
             state = self.begin(state, np.asarray(episode_start), np.zeros(0, np.int64))
         rows = self._simulations.get_state(state.index)  # (n, S)
-        try:
-            plans = tuple(self._planner.plan(row, before) for row, before in zip(rows, state.plans, strict=True))
-        except ValueError as error:
-            raise InputError(f"the planner failed: {error}") from error
-        return np.stack([plan.action for plan in plans]).astype(np.float32), Plans(state.index, plans)
+        plans: list[Plan] = []
+        faults: dict[int, str] = {}
+        for place, (row, before) in enumerate(zip(rows, state.plans, strict=True)):
+            try:
+                plans.append(self._planner.plan(row, before))
+            except NoPlanError as error:
+                faults[place] = f"the planner failed: {error}"
+            except ValueError as error:
+                raise InputError(f"the planner failed: {error}") from error
+        if faults:
+            raise UnansweredError(faults)
+        return np.stack([plan.action for plan in plans]).astype(np.float32), Plans(state.index, tuple(plans))

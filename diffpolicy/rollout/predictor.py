@@ -13,8 +13,10 @@ import numpy.typing as npt
 from diffpolicy.diffusion.noise import counter_noise
 from diffpolicy.errors import InputError
 from diffpolicy.rollout.environment import Scripted, Vector, name_of
-from diffpolicy.rollout.faults import told
+from diffpolicy.rollout.faults import UnansweredError, told
 from diffpolicy_envs import Task, TaskVectorEnv
+from diffpolicy_envs.observed import UnfitError
+from diffpolicy_envs.planner import NoPlanError
 
 __all__ = ["EpisodicPredictor", "Mixture", "Predictor", "Rows", "ScriptedExpert", "everywhere", "knows_expert"]
 
@@ -80,7 +82,12 @@ class ScriptedExpert:
     def predict(
         self, observation: Any, state: Rows | None = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[npt.NDArray[np.float32], Rows]:
-        """The expert's actions (n, A) in the simulations' present states."""
+        """The expert's actions (n, A) in the simulations' present states.
+
+        Raises:
+            UnansweredError: the expert plans, and from some of them no plan has a finite cost.
+            InputError: the planner fails otherwise, or the script gives what is no action.
+        """
         del observation, episode_start, deterministic
         if isinstance(self._env, TaskVectorEnv):  # ours can be asked about some simulations alone
             state = Rows(np.arange(self._env.num_envs)) if state is None else state
@@ -93,11 +100,26 @@ class ScriptedExpert:
         """What a planner refuses that stands in for a script is told in words; a script's own faults go through."""
         try:
             return env.expert(ids)
+        except NoPlanError as error:
+            raise _unanswered(env, ids) or InputError(str(error)) from error
+        except UnfitError as error:
+            raise InputError(str(error)) from error
         except (AttributeError, TypeError, ValueError) as error:
             task = type(env.simulations.task)
             if task.scripted():
                 raise
             raise InputError(f"the planner of {task.__name__} failed: {told(error)}") from error
+
+
+def _unanswered(env: TaskVectorEnv, ids: npt.NDArray[np.intp]) -> UnansweredError | None:
+    """For which of some simulations there is no plan: the others' are made by then, and are not made again."""
+    faults: dict[int, str] = {}
+    for place, i in enumerate(ids):
+        try:
+            env.expert(np.array([i]))
+        except NoPlanError as error:
+            faults[place] = f"the planner failed: {error}"
+    return UnansweredError(faults) if faults else None
 
 
 def knows_expert(env: Vector) -> bool:

@@ -5,8 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["checked_ids", "checked_seed", "checked_whole", "is_real", "is_whole"]
+__all__ = ["as_numbers", "checked_ids", "checked_seed", "checked_whole", "is_real", "is_whole"]
+
+
+def as_numbers(name: str, value: Any) -> npt.NDArray[np.float64]:
+    """A value as an array of float64, not copied where it is one.
+
+    Raises:
+        ValueError: it holds something else than real numbers; the message begins with its name.
+    """
+    try:
+        found = np.asarray(value)
+        if found.dtype.kind not in "cSUmM":
+            return found.astype(np.float64, copy=False)
+    except (TypeError, ValueError):  # ragged, or an object in it is no number
+        pass
+    raise ValueError(f"{name} must be an array of real numbers, got {' '.join(repr(value).split()):.80}")
 
 
 def is_whole(value: Any) -> bool:
@@ -19,14 +35,16 @@ def is_real(value: Any) -> bool:
     return is_whole(value) or isinstance(value, float | np.floating)
 
 
-def checked_whole(name: str, value: Any, least: int) -> int:
-    """A whole number of at least ``least``.
+def checked_whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """A whole number of at least ``least``, and of at most ``most`` where that is given.
 
     Raises:
         ValueError: it is not; the message begins with its name.
     """
     if not is_whole(value) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be a whole number of at most {most:,}, got {value!r}")
     return int(value)
 
 

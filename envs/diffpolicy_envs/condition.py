@@ -50,10 +50,11 @@ class Condition:
         for name in ("shove_speed", "shove_window", "slip_height", "mass_scale", "friction_scale"):
             limits = getattr(self, name)
             least = 1e-6 if name.endswith("scale") else 0
-            if (limits is not None or name == "shove_window") and not _is_range(limits, least):
+            whole = name == "shove_window"
+            if (limits is not None or whole) and not _is_range(limits, least, whole):
                 raise ValueError(
-                    f"condition {self.name!r}: expected {name} as (low, high) with {least} <= low <= high, "
-                    f"got {limits!r}"
+                    f"condition {self.name!r}: expected {name} as (low, high) with {least} <= low <= high"
+                    f"{', whole steps' * whole}, got {limits!r}"
                 )
         if not is_real(self.sensor_noise) or not 0 <= self.sensor_noise < np.inf:
             raise ValueError(f"condition {self.name!r}: expected sensor_noise of 0 or more, got {self.sensor_noise!r}")
@@ -76,11 +77,11 @@ class Condition:
         return tuple(name for name, used in parts.items() if used)
 
 
-def _is_range(limits: Any, least: float) -> bool:
+def _is_range(limits: Any, least: float, whole: bool) -> bool:
     return (
         isinstance(limits, tuple | list)
         and len(limits) == 2
-        and all(is_real(limit) for limit in limits)
+        and all((is_whole if whole else is_real)(limit) for limit in limits)
         and least <= limits[0] <= limits[1] < np.inf
     )
 

@@ -19,6 +19,7 @@ from diffpolicy_envs.task import Task
 __all__ = ["action_space", "observation_space", "require_declared"]
 
 _DECLARED = ("model", "substeps", "max_steps", "observation", "action_size")
+_WIDEST = 10_000  # numbers in an action
 _NAMES = ("fields", "records", "noiseless", "unfit")
 
 
@@ -38,7 +39,9 @@ def action_space(task: type[Task]) -> spaces.Box:
 
 
 def require_declared(task: type[Task]) -> None:
-    """Raises ValueError where a task lacks what every task declares, or what it declares makes no sense."""
+    """Raises ValueError where a task is none, lacks what every one declares, or what it declares makes no sense."""
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise ValueError(f"expected a subclass of diffpolicy_envs.Task, got {task!r}")
     says = f"task {task.__name__}"
     lacking = [name for name in _DECLARED if not hasattr(task, name)]
     if lacking:
@@ -48,8 +51,8 @@ def require_declared(task: type[Task]) -> None:
         raise ValueError(f"{says} must define {', '.join(unwritten)}; see diffpolicy_envs.Task")
     if not isinstance(task.model, str | Path):
         raise ValueError(f"{says}: expected `model` as the pathlib.Path of an MJCF file, got {task.model!r}")
-    for name in ("substeps", "max_steps", "action_size"):
-        checked_whole(f"{says}: `{name}`", getattr(task, name), 1)
+    for name, most in (("substeps", None), ("max_steps", None), ("action_size", _WIDEST)):
+        checked_whole(f"{says}: `{name}`", getattr(task, name), 1, most)
     if not is_real(task.bonus) or not np.isfinite(task.bonus):
         raise ValueError(f"{says}: expected a finite `bonus`, got {task.bonus!r}")
     _require_observation(task)
@@ -112,9 +115,13 @@ def _require_names(task: type[Task]) -> None:
     kinds = [kind[len("mjOBJ_") :].lower() for kind in mujoco.mjtObj.__members__ if kind.startswith("mjOBJ_")]
     needs: Any = task.needs
     if not isinstance(needs, Mapping) or not all(
-        kind in kinds and isinstance(names, tuple | list) for kind, names in needs.items()
+        kind in kinds and isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
+        for kind, names in needs.items()
     ):
         raise ValueError(
             f"{says}: expected `needs` to map kinds of MuJoCo's objects such as 'body', 'joint' or 'sensor' to tuples "
             f"of names, got {needs!r}"
         )
+    sizes: Any = task.sensor_sizes
+    if not isinstance(sizes, Mapping) or not set(sizes) <= set(needs.get("sensor", ())):
+        raise ValueError(f"{says}: expected `sensor_sizes` to map sensors that `needs` names to sizes, got {sizes!r}")

@@ -11,7 +11,11 @@ from diffpolicy_envs.futures import Futures
 from diffpolicy_envs.planning import Method, PlannerConfig
 from diffpolicy_envs.task import Array, Task
 
-__all__ = ["Method", "Plan", "Planner", "PlannerConfig", "spline"]
+__all__ = ["Method", "NoPlanError", "Plan", "Planner", "PlannerConfig", "spline"]
+
+
+class NoPlanError(ValueError):
+    """From this state no plan has a finite cost: the episode is lost, and says nothing of others."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Planner:
         threads: physics threads; 0 takes all cores, which pays off for heavy models only.
 
     Raises:
-        ValueError: the task has no cost.
+        ValueError: the task is none or has no cost, or the settings are none.
     """
 
     def __init__(
@@ -53,6 +57,8 @@ class Planner:
         config: PlannerConfig | None = None,
         threads: int = 1,
     ) -> None:
+        if config is not None and not isinstance(config, PlannerConfig):
+            raise ValueError(f"expected config as a PlannerConfig or None, got {config!r}")
         self.config: PlannerConfig = config or getattr(task, "planning", None) or PlannerConfig()
         self.futures = Futures(task, self.config.samples, condition, threads, self.config.substeps)
         self.futures.look()  # a task without a cost says so
@@ -64,10 +70,13 @@ class Planner:
         Disturbances still to come are not foreseen.
 
         Raises:
-            ValueError: a state of another length, a plan of another horizon, proposals of another shape than was
-                asked for, or no plan that has a finite cost.
+            ValueError: a state of another length, a plan of another horizon, or proposals of another shape than was
+                asked for.
+            NoPlanError: no plan has a finite cost.
         """
         config, task = self.config, self.futures.task
+        if before is not None and not isinstance(before, Plan):
+            raise ValueError(f"expected the plan before as a Plan or None, got {before!r}")
         if before is not None and before.actions.shape != (config.horizon, task.action_size):
             raise ValueError(
                 f"expected the plan before to have actions of shape {(config.horizon, task.action_size)}, "
@@ -120,7 +129,7 @@ class Planner:
         sound = np.asarray(np.isfinite(costs).all(axis=1))
         if not sound.any():
             task = type(self.futures.task).__name__
-            raise ValueError(
+            raise NoPlanError(
                 f"task {task}: no plan from this state has a finite cost: cost(ids) is not finite, or the physics "
                 "diverges whatever is done; look at both in this state"
             )

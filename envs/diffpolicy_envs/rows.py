@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from diffpolicy_envs.checks import as_numbers
 from diffpolicy_envs.task import Array, Task
 
 __all__ = [
@@ -63,7 +64,7 @@ class Rows:
             ValueError: not ``count`` rows, where that is given, or of another length, or not finite, or their
                 episode's variables are out of their ranges.
         """
-        rows = np.array(states, dtype=np.float64)
+        rows = as_numbers("states", states).copy()
         if (
             rows.shape != (len(rows) if count is None and rows.ndim else count, self.size)
             or not np.isfinite(rows).all()

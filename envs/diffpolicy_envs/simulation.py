@@ -11,19 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from diffpolicy_envs.befalling import befall, disturb
-from diffpolicy_envs.checks import checked_ids, checked_seed, checked_whole
+from diffpolicy_envs.checks import as_numbers, checked_ids, checked_seed, checked_whole
 from diffpolicy_envs.condition import Condition
 from diffpolicy_envs.declared import require_declared
 from diffpolicy_envs.mjcf import compiled
-from diffpolicy_envs.observed import require_observed
+from diffpolicy_envs.observed import checked_actions, require_acting, require_observed
 from diffpolicy_envs.reading import Reading
 from diffpolicy_envs.rows import COUNT, EPISODE, SEED, STEP, Rows
 from diffpolicy_envs.task import Array, Ids, Plans, Task
 from diffpolicy_envs.transition import Transition
 
-__all__ = ["Simulations"]
+__all__ = ["MOST", "Simulations"]
 
 _GIVEN_UP = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
+
+
+MOST = 65_536  # simulations
 
 
 class Simulations:
@@ -37,13 +40,14 @@ class Simulations:
     of the same task continues bit for bit.
 
     Raises:
-        ValueError: no whole numbers of simulations and threads; a condition that the task does not know; a task
-            that declares what makes no sense, whose file cannot be read, or whose functions, tried at its home
-            state for one simulation and for all, give what they must not.
+        ValueError: no whole numbers of simulations, 65,536 at most, and of threads; a condition that the task does not
+            know; a task that declares what makes no sense, whose file cannot be read, or whose methods, tried at its
+            home state, raise or give what they must not.
     """
 
     def __init__(self, task: type[Task], num: int, condition: str | Condition = "clean", threads: int = 0) -> None:
-        num, threads = checked_whole("the number of simulations", num, 1), checked_whole("threads", threads, 0)
+        num = checked_whole("the number of simulations", num, 1, MOST)
+        threads = checked_whole("threads", threads, 0)
         require_declared(task)
         self.condition = task.condition(condition)
         self.model = compiled(task)
@@ -65,6 +69,9 @@ class Simulations:
         self._home = self.batch.state[0].copy()  # the row of the home keyframe
         self.batch.forward(stage=int(mujoco.mjtStage.mjSTAGE_VEL))
         require_observed(self.task, num)
+        tried = require_acting(self.task, num, self.condition.start)
+        self.batch.state[tried], self.batch.warning[tried] = self._home, 0
+        self.batch.forward(tried, stage=int(mujoco.mjtStage.mjSTAGE_VEL))
 
     # -- episodes ---------------------------------------------------------------------------------------------
 
@@ -108,7 +115,7 @@ class Simulations:
 
     def step(self, ids: Ids, action: npt.ArrayLike, seen: Ids | None = None) -> Transition:
         """Advance ``ids`` (n,) by a control step under actions (n, A), clipped to [-1, 1]; observe ``seen`` or them."""
-        command = np.asarray(action, dtype=np.float64)
+        command = as_numbers("actions", action)
         if command.shape != (len(ids), self.task.action_size) or not np.isfinite(command).all():
             raise ValueError(
                 f"expected finite actions of shape {(len(ids), self.task.action_size)}, "
@@ -146,8 +153,14 @@ class Simulations:
         return self._reading.read(self.task.observe(ids), ids, self._episode)
 
     def expert(self, ids: Ids) -> npt.NDArray[np.float32]:
-        """The expert's normalised actions (n, A), from the true state: scripted, or else planned."""
-        return self.task.expert(ids).astype(np.float32) if type(self.task).scripted() else self.planned(ids)
+        """The expert's normalised actions (n, A), from the true state: scripted, or else planned.
+
+        Raises:
+            UnfitError: the script gives no finite numbers of that shape.
+        """
+        if not type(self.task).scripted():
+            return self.planned(ids)
+        return checked_actions(self.task, "expert", self.task.expert(ids), len(ids)).astype(np.float32)
 
     def planned(self, ids: Ids) -> npt.NDArray[np.float32]:
         """A planner's normalised actions (n, A), from the true state.

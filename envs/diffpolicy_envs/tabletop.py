@@ -71,6 +71,11 @@ class TabletopTask(Task):
         "geom": ("object",),
         "sensor": ("tool_position", "tool_x", "tool_velocity", "opening", *_OBJECT_SENSORS),
     }
+    sensor_sizes: ClassVar[Mapping[str, int]] = {
+        **dict.fromkeys(("tool_position", "tool_x", "tool_velocity", "object_position", "object_velocity"), 3),
+        "opening": 1,
+        "object_quaternion": 4,
+    }
     looks_same: ClassVar[Symmetry] = "cube"  # turns after which the object looks the same
 
     def __init__(self, batch: mujoco.batch.Batch) -> None:

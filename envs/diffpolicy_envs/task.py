@@ -55,9 +55,10 @@ class Task(ABC):
     planned: ClassVar[bool] = False  # its expert plans, which takes time
     hard: ClassVar[Condition | None] = None  # the frozen condition on which methods are told apart
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # kind ("sensor", "joint", ...) -> names in the MJCF file
+    sensor_sizes: ClassVar[Mapping[str, int]] = {}  # name of a sensor -> how many numbers it must give
 
     def __init__(self, batch: mujoco.batch.Batch) -> None:
-        """Raises ValueError where the model lacks what ``needs`` and ``camera`` name."""
+        """Raises ValueError where the model lacks what ``needs`` and ``camera`` name, or a sensor has another size."""
         self.batch = batch
         lacking = [
             f"{kind} {name!r}"
@@ -69,6 +70,12 @@ class Task(ABC):
             raise ValueError(
                 f"task {type(self).__name__} needs {', '.join(lacking)} in its MJCF file {self.model}; add them there"
             )
+        for name, size in self.sensor_sizes.items():
+            if (found := int(batch.model.sensor(name).dim[0])) != size:
+                raise ValueError(
+                    f"task {type(self).__name__}: the sensor {name!r} in {self.model} gives {found} numbers, expected "
+                    f"{size}; give it the right type"
+                )
 
     @classmethod
     def conditions(cls) -> dict[str, Condition]:

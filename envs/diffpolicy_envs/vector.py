@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -91,7 +91,7 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         ids = np.flatnonzero(self._mask(options))
         if seed is None:
             seeds: list[int | None] = [None] * self.num_envs
-        elif isinstance(seed, Sequence | np.ndarray):
+        elif isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str | bytes):
             seeds = list(seed)
             if len(seeds) != self.num_envs:
                 raise ValueError(f"expected {self.num_envs} seeds, one per simulation, got {len(seeds)}")
@@ -106,6 +106,8 @@ class TaskVectorEnv(VectorEnv[Observation, Floats, Floats]):
         return self.simulations.observe(self._all), {}
 
     def _mask(self, options: dict[str, Any] | None) -> Flags:
+        if options is not None and not isinstance(options, Mapping):
+            raise ValueError(f"expected options as a mapping such as {{'reset_mask': mask}}, got {options!r}")
         mask = (options or {}).get("reset_mask")
         if mask is None:
             return np.ones(self.num_envs, dtype=bool)

@@ -75,6 +75,7 @@ class Avoid(Task):
         "joint": ("x", "y"),
         "sensor": ("x", "y", "x_velocity", "y_velocity"),
     }
+    sensor_sizes: ClassVar[Mapping[str, int]] = dict.fromkeys(("x", "y", "x_velocity", "y_velocity"), 1)
 
     def __init__(self, batch: mujoco.batch.Batch) -> None:
         super().__init__(batch)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import mujoco.batch
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +40,11 @@ class ButtonPress(TabletopTask):
     looks_same = "prism"
     fields = ("jnt_stiffness", "dof_damping")
     unfit = ("slip",)
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **TabletopTask.needs,
+        "body": ("object", "goal", "housing"),
+        "joint": ("object",),
+    }
     hard = Condition("hard", "wide", shove_speed=(1.0, 1.6), shove_window=(6, 20), sensor_noise=0.004)
 
     def __init__(self, batch: mujoco.batch.Batch) -> None:

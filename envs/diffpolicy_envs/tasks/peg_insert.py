@@ -49,6 +49,7 @@ class PegInsert(TabletopTask):
         "joint": ("fixture_x", "fixture_y"),
         "sensor": (*TabletopTask.needs["sensor"], "seat", "tool_quaternion"),
     }
+    sensor_sizes: ClassVar[Mapping[str, int]] = {**TabletopTask.sensor_sizes, "seat": 3, "tool_quaternion": 4}
     looks_same = "prism"
 
     def __init__(self, batch: mujoco.batch.Batch) -> None:

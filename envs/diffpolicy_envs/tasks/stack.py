@@ -35,6 +35,11 @@ class Stack(CarryTask):
         "body": ("object", "goal", "support"),
         "sensor": (*TabletopTask.needs["sensor"], "support_position", "support_quaternion"),
     }
+    sensor_sizes: ClassVar[Mapping[str, int]] = {
+        **TabletopTask.sensor_sizes,
+        "support_position": 3,
+        "support_quaternion": 4,
+    }
     tolerance = 0.025
     left = 0.022
     let_go = 0.012
