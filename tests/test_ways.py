@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from benchmarks.cells import FOLDER, Finished
 from diffpolicy.errors import InputError
+from diffpolicy.evaluation.evaluate import EpisodeRow, Evaluation, evaluate
 from diffpolicy.evaluation.ways import way_entropy, way_interval
+from diffpolicy.recipes.actors import load_actor
+from diffpolicy_envs.tasks.avoid import WAYS
+
+AVOID = "diffpolicy/Avoid-v0"
 
 SHARES = np.array([0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
 ENTROPY = float(-(SHARES * np.log2(SHARES)).sum() / 3)  # a share of that of eight ways taken alike
+
+
+def evaluated(ways: npt.ArrayLike, count: int | None) -> Evaluation:
+    """Successful episodes that took ``ways`` (E,), in a task that has ``count``."""
+    rows = [
+        EpisodeRow("bc", AVOID, "clean", i, True, 0.0, 40, None, 0, 0, 0.0, {"way": float(way)})
+        for i, way in enumerate(np.asarray(ways))
+    ]
+    return Evaluation("bc", AVOID, "clean", tuple(rows), 0, 0, 0.0, ways=count)
 
 
 def test_entropy_of_one_way_is_nothing_and_of_all_ways_alike_is_full() -> None:
     assert way_entropy([5] * 40) == way_entropy([5] * 40, 8) == way_entropy([]) == 0.0
     assert way_entropy(np.tile(np.arange(8), 1000)) == pytest.approx(3.0, abs=1e-3)
     assert way_entropy(np.tile(np.arange(8), 3), 8) == 1.0
-    assert way_entropy(np.tile(np.arange(8), 3)) == pytest.approx(3.0)  # no more than eight ways can have
     assert way_entropy([0, 1] * 500, 8) == pytest.approx(1 / 3, abs=1e-3)
     assert way_entropy([0, 1] * 500, 2) == 1.0
+
+
+def test_entropy_is_at_most_that_of_the_ways_that_there_are_and_more_than_those_seen_where_others_may_be() -> None:
+    ways = np.tile(np.arange(8), 3)  # all alike, so that the correction leads beyond
+    assert way_entropy(ways) > 3.0
+    assert way_entropy(ways, 8) == 1.0
+    assert way_entropy(ways, 16) == pytest.approx(way_entropy(ways) / 4)
+    for count, entropy in ((8, 3.0), (16, way_entropy(ways)), (None, way_entropy(ways))):
+        assert evaluated(ways, count).records == {"way_entropy": round(entropy, 4)}
+    assert evaluate(AVOID, load_actor("expert", AVOID).make, [1], method="expert").ways == WAYS
+
+
+def test_committed_entropies_are_those_of_their_episodes() -> None:
+    cells = [
+        Finished(path, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(FOLDER.glob("*/avoid-*.json"))
+    ]
+    assert cells
+    for cell in cells:
+        taken = [way for way, done in zip(cell.episodes["record/way"], cell.episodes["success"], strict=True) if done]
+        assert cell.row["way_entropy"] == evaluated(taken, WAYS).records["way_entropy"] <= 3.0, cell.path
 
 
 def test_entropy_does_not_depend_on_what_the_ways_are_called_nor_on_their_order() -> None:

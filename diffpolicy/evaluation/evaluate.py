@@ -16,7 +16,7 @@ from diffpolicy.evaluation.report import TableRow
 from diffpolicy.evaluation.seams import seam_jerk
 from diffpolicy.evaluation.statistics import Interval, wilson
 from diffpolicy.evaluation.ways import way_entropy
-from diffpolicy.rollout.environment import Vector, make_vector
+from diffpolicy.rollout.environment import Vector, make_vector, task_of
 from diffpolicy.rollout.faults import Drop, Dropped, count_of
 from diffpolicy.rollout.loop import Finished, Record, play
 from diffpolicy.rollout.predictor import Predictor
@@ -58,6 +58,7 @@ class Evaluation:
     latency_p50_us: float | None = None  # of the predict calls that decided, each for the whole batch [us]
     latency_p99_us: float | None = None
     shares: Mapping[str, float] = field(default_factory=dict)  # seconds as env_s + predict_s + rest_s
+    ways: int | None = None  # how many the task has, of which the record ``way`` names one
 
     @property
     def success(self) -> Interval | None:
@@ -67,12 +68,16 @@ class Evaluation:
 
     @property
     def records(self) -> dict[str, float]:
-        """Means of the episodes' records; of ``way``, a category, the entropy over successful episodes [bit]."""
+        """Means of the episodes' records; of ``way``, a category, the entropy over successful episodes [bit].
+
+        That is an estimate, and at most what all ways of the task taken alike have.
+        """
         names = dict.fromkeys(name for episode in self.episodes for name in episode.records)
         means = {n: float(np.mean([e.records[n] for e in self.episodes if n in e.records])) for n in names}
         if "way" in means:
             del means["way"]
-            means["way_entropy"] = way_entropy([e.records["way"] for e in self.episodes if e.success])
+            most = np.inf if self.ways is None else float(np.log2(self.ways))
+            means["way_entropy"] = min(way_entropy([e.records["way"] for e in self.episodes if e.success]), most)
         return {name: round(value, 4) for name, value in means.items()}
 
     def row(self, **cost: float | int | None) -> dict[str, Any]:
@@ -196,6 +201,7 @@ def evaluate(
         p50,
         p99,
         {"env_s": record.env_s, "predict_s": predict_s, "rest_s": rest_s},
+        None if (task := task_of(environment)) is None else task.ways,
     )
 
 

@@ -16,8 +16,8 @@ def way_entropy(ways: npt.ArrayLike, count: int | None = None) -> float:
     """Entropy of the distribution over ways (E,) [bit]: 0 where all episodes took one, 3 for eight taken alike.
 
     The plug-in estimate with Miller and Madow's correction, (ways seen - 1) / (2 E) nats, at most the logarithm of
-    the number of episodes and of ways (those seen, without ``count``); 0 for no episode. With ``count``, the number
-    of ways that there are, it is given as a share of their full entropy, 0 to 1.
+    the number of episodes; 0 for no episode. With ``count``, the number of ways that there are, it is given as a
+    share of their full entropy, 0 to 1. Without it, it may be more than the ways seen can have: others may be unseen.
     Source: Miller (1955), in Information Theory in Psychology, 95.
 
     Raises:
@@ -30,8 +30,8 @@ def way_entropy(ways: npt.ArrayLike, count: int | None = None) -> float:
     total = int(counts.sum())
     if not total:
         return 0.0
-    nats = min(float(_nats(counts[None])[0]), float(np.log(total)), float(np.log(len(counts))))
-    return nats / float(np.log(2 if count is None else count))
+    nats = min(float(_nats(counts[None])[0]), float(np.log(total)))
+    return nats / float(np.log(2)) if count is None else min(nats / float(np.log(count)), 1.0)
 
 
 def way_interval(

@@ -50,6 +50,7 @@ class Task(ABC):
     bonus: ClassVar[float] = 0.0  # reward for success, as the term "success" beside those of ``reward_terms``
     fields: ClassVar[tuple[str, ...]] = ()  # model fields that differ between simulations
     records: ClassVar[tuple[str, ...]] = ()  # what an episode is reported by beside success, in its info
+    ways: ClassVar[int | None] = None  # how many equally good ways there are, of which the record ``way`` names one
     noiseless: ClassVar[tuple[str, ...]] = ()  # observations that no sensor measures
     unfit: ClassVar[tuple[str, ...]] = ()  # conditions that mean nothing here, though the methods for them are there
     planned: ClassVar[bool] = False  # its expert plans, which takes time

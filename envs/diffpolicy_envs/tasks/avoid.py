@@ -68,6 +68,7 @@ class Avoid(Task):
     }
     fields = ("body_mass", "dof_damping")
     records = ("way",)
+    ways = WAYS
     unfit = ("slip",)
     hard = Condition("hard", "wide", shove_speed=(0.7, 1.5), sensor_noise=0.002)
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
