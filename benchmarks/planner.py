@@ -23,7 +23,7 @@ from diffpolicy_envs.planner import Plan, Planner, PlannerConfig
 from diffpolicy_envs.task import Array
 from diffpolicy_envs.tasks.push_t import PushT
 
-__all__ = ["COMMAND", "SETTINGS", "main"]
+__all__ = ["COMMAND", "SETTINGS", "crossed", "main"]
 
 COMMAND = "python -m benchmarks.planner"
 PAGE = ROOT / "docs" / "planner.md"
@@ -171,6 +171,26 @@ def _among(fresh: Sequence[Row], known: Sequence[Row]) -> list[Row]:
     return [by[name] for name in sorted(by, key=lambda name: [*SETTINGS, "cold", "relabelling"].index(name))]
 
 
+def crossed(rows: Sequence[Row]) -> str:
+    """Samples against horizon: success, and what an episode takes to plan, its length times the time of a plan."""
+    first = next(row for row in rows if row["method"] == "as it is")
+    by = {(row["samples"], row["horizon"]): row for row in rows if _plain(SETTINGS.get(row["method"]))}
+
+    def shown(row: Row) -> str:
+        spent = row["length"] * row["ratio"] / first["length"]
+        return f"{100 * row['success']:.0f}, {row['length']:.0f} steps, {spent:.2f}"
+
+    horizons = sorted({horizon for _, horizon in by})
+    samples = [n for n in sorted({n for n, _ in by}) if all((n, h) in by for h in horizons)]
+    lines = [[str(n), *(shown(by[n, h]) for h in horizons)] for n in samples]
+    return markdown(["samples", *(f"horizon {h}" for h in horizons)], lines)
+
+
+def _plain(config: PlannerConfig | None) -> bool:
+    """Whether a setting is as it is but for its samples and its horizon."""
+    return config is not None and replace(config, samples=OWN.samples, horizon=OWN.horizon) == OWN
+
+
 def publish(rows: Sequence[Row]) -> None:
     """Print them on the planner's page."""
     lines = [
@@ -187,6 +207,7 @@ def publish(rows: Sequence[Row]) -> None:
     ]
     header = ["setting", "samples", "horizon", "success %", "mean length [control steps]", "time of a plan"]
     insert(PAGE, "planner", markdown(header, lines))
+    insert(PAGE, "planner-crossed", crossed(rows))
     cost = next(row for row in rows if row["method"] == "relabelling")
     insert(
         PAGE,
