@@ -12,27 +12,31 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import tyro
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from benchmarks.tables import ROOT
 from diffpolicy.errors import InputError
 from diffpolicy.recipes.actors import load_actor
 from diffpolicy.rollout.filming import Clip, Frames, film
 from diffpolicy.rollout.video import tile
-from diffpolicy_envs import TASKS, Task, TaskEnv
+from diffpolicy_envs import TASKS, Task, TaskEnv, model_path
 from diffpolicy_envs.simulation import Simulations
 
-__all__ = ["Gallery", "replayed", "snake", "spoken", "write_gif", "write_png"]
+__all__ = ["Gallery", "circled", "replayed", "snake", "spoken", "write_gif", "write_png"]
 
 IMAGES = ROOT / "docs" / "images"
 FPS = 10  # pictures a second [1/s]
 PAUSE = 0.6  # time for which a solved task stands still before the next episode [s]
 TRIES = 12  # episodes among which a cell finds those that it shows
 GAP = 3  # white between the cells [px]
+AVOID = "diffpolicy/Avoid-v0"
+INK = (178, 24, 34)  # of what is drawn on pictures
+RING = 0.035  # of this part of a picture's width is the ring around Avoid's puck, in radius
 CONDITION = {"diffpolicy/PushT-v0": "wide"}  # whose narrow starts hide what is to be done; clean elsewhere
-CAMERA = {"diffpolicy/Avoid-v0": "top"}  # what sees the puck best; the task's own elsewhere
+CAMERA = {AVOID: "top"}  # in which a place is a pixel; the task's own elsewhere
 
 
 @dataclass(frozen=True)
@@ -97,13 +101,33 @@ class Gallery:
                 flush=True,
             )
             if clip.success:
-                yield clip
+                way = clip.episode.obs["agent"] if name == AVOID else None
+                yield clip if way is None else clip._replace(frames=circled(clip.frames, way[:, :2]))
 
 
 def thinned(frames: Frames, rate: float) -> Frames:
     """The pictures of control steps at ``rate`` of them a step; the last one always."""
     count = max(2, math.ceil((len(frames) - 1) * rate) + 1)
     return [frames[round(i)] for i in np.linspace(0, len(frames) - 1, count)]
+
+
+def circled(frames: Frames, way: np.ndarray) -> Frames:
+    """Avoid from above, with a ring around the puck, which has five pixels of 200, and a line along its way.
+
+    way: where the puck is in each of the pictures (P, 2) [m].
+    """
+    camera = mujoco.MjModel.from_xml_path(str(model_path("avoid"))).camera("top")
+    reach = float(camera.pos[2]) * math.tan(math.radians(float(camera.fovy[0])) / 2)  # what half a picture shows [m]
+    half = frames[0].shape[0] / 2
+    places = half * (1 + way * (1, -1) / reach)  # (P, 2) [px]
+    drawn = []
+    for t, frame in enumerate(frames):
+        picture = Image.fromarray(frame)
+        pen, (x, y), radius = ImageDraw.Draw(picture), places[t], 2 * half * RING
+        pen.line([tuple(place) for place in places[: t + 1]], fill=INK, width=max(1, round(half / 67)))
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=INK, width=max(1, round(half / 50)))
+        drawn.append(np.asarray(picture))
+    return drawn
 
 
 def grid(cells: Sequence[Frames], captions: Sequence[str], columns: int) -> Frames:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.gallery import Gallery, snake
+from benchmarks.gallery import AVOID, CAMERA, INK, Gallery, circled, snake
 from benchmarks.tables import ROOT
+from diffpolicy.recipes.actors import load_actor
+from diffpolicy.rollout.filming import film
 from diffpolicy_envs import TASKS, model_path
 from diffpolicy_envs.tasks.avoid import STARTS
 
@@ -33,6 +35,18 @@ def test_the_gallery_films_a_task_into_a_grid_and_a_still(tmp_path: Path, monkey
         assert getattr(grid, "n_frames", 1) > 1
         assert grid.width == 48
         assert still.size == (480, 360)
+
+
+def test_the_ring_in_avoid_lies_around_the_puck_that_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFPOLICY_RENDERER", "software")
+    clip = film(AVOID, load_actor("expert", AVOID).make, 0, size=96, camera=CAMERA[AVOID])
+    way = clip.episode.obs["agent"][:, :2]
+    for t in (0, 20, len(way) - 1):
+        red, green, _ = np.moveaxis(clip.frames[t].astype(int), 2, 0)
+        puck = np.argwhere(red > 2.5 * green).mean(axis=0)
+        ring = np.argwhere((circled([clip.frames[t]], way[t : t + 1])[0] == INK).all(axis=2))
+        assert np.abs((ring.min(axis=0) + ring.max(axis=0)) / 2 - puck).max() < 1.5
+    assert len(circled(clip.frames, way)) == len(clip.frames)
 
 
 def test_the_front_camera_sees_all_places_where_the_arm_works() -> None:
