@@ -364,11 +364,12 @@ own("Broken", model=Path(__file__).with_name("broken.xml"))
 own("Flat", observe=lambda self, ids: {name: value[:, 0] for name, value in Reach.observe(self, ids).items()})
 own("Careless", __init__=lambda self, batch: self.nothing)
 own("Costly", planned=True, cost=lambda self, ids: np.zeros((len(ids), 2)))
-own("Stepping", control=lambda self, ids, action: self.nothing)
+own("Stepping", control=lambda self, ids, action: None if (action == self.idle_action(ids)).all() else self.nothing)
+own("Careful", control=lambda self, ids, action: self.nothing)
 """
 
 
-@pytest.mark.parametrize("name", ["Missing", "Broken", "Flat", "Careless", "Costly"])
+@pytest.mark.parametrize("name", ["Missing", "Broken", "Flat", "Careless", "Careful", "Costly"])
 def test_a_mistake_in_a_task_of_ones_own_is_one_line(
     name: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,7 +210,7 @@ def test_a_mean_flow_of_no_length_is_flow_matching() -> None:
 def test_a_mean_flow_differentiates_along_the_flow() -> None:
     student = policy(1, model="mean_flow", network=MLPConfig(16, 1, 6)).double()
     torch.nn.init.normal_(student.network.leave[1].weight, std=0.3)  # type: ignore[union-attr, index, arg-type]
-    given = Draw(*(part.double() for part in draw(student)))
+    given = Draw(*(part.double() for part in draw(student)[:4]))
     asked = mean_flow(given, student, Ema(student), None)
     assert asked.s is not None
     for row in (0, 1):
